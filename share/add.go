@@ -1,0 +1,593 @@
+package share
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/p2pshare/p2pshare/share/content"
+	"golang.org/x/sync/errgroup"
+)
+
+// AddOptions are the options of one Add. The zero value shares publicly under
+// the path's own name.
+type AddOptions struct {
+	// Name to publish under; empty: the path's base name.
+	Name string
+	// Hidden takes entries of a directory whose name begins with a dot, too.
+	Hidden bool
+	// Exclude are patterns of entries to leave out, as in a .p2pignore file.
+	Exclude []string
+	Scope   Scope
+	// Progress, if set, is called from one goroutine at a time.
+	Progress func(Progress)
+	// Warn, if set, gets a line about each thing left out, safe for a terminal.
+	Warn func(string)
+}
+
+// Add shares the file or directory at path, in place: it is hashed, and its
+// bytes stay where they are. What was shared from path before is replaced;
+// files that have not changed since are not read again.
+//
+// It returns ErrNotShareable for special files and for the home, ErrModified
+// for a file that does not stand still, ErrBadName for a name that can't be
+// published, and the system's errors for a path that can't be read. After an
+// error what was shared from path before is shared still.
+func (l *Library) Add(ctx context.Context, path string, o AddOptions) (Share, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return Share{}, err
+	}
+	a := &adding{library: l, path: path, options: o, progress: newMeter(o.Progress, PhaseHashing)}
+	s, err := a.run(ctx)
+	if err != nil {
+		var inner *fs.PathError
+		if errors.As(err, &inner) && inner.Path == path {
+			return Share{}, err // names the path already
+		}
+		return Share{}, fmt.Errorf("%s: %w", Escape(path), err)
+	}
+	return s, nil
+}
+
+// adding is one Add at work.
+type adding struct {
+	library  *Library
+	path     string
+	options  AddOptions
+	progress *meter
+
+	own      []fileIdentity // files and directories of the home
+	key      shareKey
+	previous shareKey // 0 when path was not shared
+	batch    []hashedFile
+}
+
+func (a *adding) run(ctx context.Context) (Share, error) {
+	name := a.options.Name
+	if name == "" {
+		name = filepath.Base(a.path)
+	}
+	published, err := ParseName(name)
+	if err != nil {
+		return Share{}, err
+	}
+	info, err := os.Stat(a.path)
+	if err != nil {
+		return Share{}, err
+	}
+	if !info.IsDir() && !info.Mode().IsRegular() {
+		return Share{}, fmt.Errorf("it is %s: %w", describeMode(info.Mode()), ErrNotShareable)
+	}
+	if err := a.refuseHome(); err != nil {
+		return Share{}, err
+	}
+	if previous, ok, err := a.library.catalog.byPath(a.path); err != nil {
+		return Share{}, err
+	} else if ok {
+		a.previous = previous.key
+	}
+	if a.key, err = a.library.catalog.begin(a.path); err != nil {
+		return Share{}, err
+	}
+	s := Share{
+		Name: published, Path: a.path, Kind: KindFile, Files: 1,
+		State: StateShared, Scope: a.options.Scope, Added: time.Now().UTC().Truncate(time.Second),
+	}
+	if info.IsDir() {
+		s.Kind = KindDir
+		err = a.dir(ctx, &s)
+	} else {
+		a.progress.expect(info.Size())
+		err = a.file(ctx, &s)
+	}
+	if err == nil {
+		err = a.flush()
+	}
+	if err == nil {
+		err = a.library.publish(s, a.key)
+	}
+	if err != nil {
+		return Share{}, errors.Join(err, a.library.catalog.remove(a.key))
+	}
+	a.progress.flush()
+	return s, nil
+}
+
+// refuseHome collects what the home is made of, and refuses a path that lies
+// in it, by whatever way it is named.
+func (a *adding) refuseHome() error {
+	l := a.library
+	a.own = []fileIdentity{l.home}
+	if l.node.Dir() != "" {
+		entries, err := os.ReadDir(l.node.Dir())
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if id, err := identifyPath(filepath.Join(l.node.Dir(), e.Name())); err == nil {
+				a.own = append(a.own, id)
+			}
+		}
+	}
+	real, err := filepath.EvalSymlinks(a.path)
+	if err != nil {
+		return err
+	}
+	for {
+		if id, err := identifyPath(real); err == nil && a.isOwn(id) {
+			return fmt.Errorf("it belongs to the home of p2pshare: %w", ErrNotShareable)
+		}
+		parent := filepath.Dir(real)
+		if parent == real {
+			return nil
+		}
+		real = parent
+	}
+}
+
+func (a *adding) isOwn(id fileIdentity) bool {
+	for _, own := range a.own {
+		if own.sameFile(id) {
+			return true
+		}
+	}
+	return false
+}
+
+// file hashes the single file that a.path is.
+func (a *adding) file(ctx context.Context, s *Share) error {
+	h, err := a.hash(ctx, a.path, true, func(flag int) (*os.File, error) { return os.OpenFile(a.path, flag, 0) })
+	if err != nil {
+		return err
+	}
+	s.ID, s.Size = h.record.id, h.record.identity.size
+	return a.put(h)
+}
+
+// hashTries is how often a file that changes under our hands is tried.
+const hashTries = 3
+
+// hash names one file, unless the catalog knows it unchanged.
+func (a *adding) hash(ctx context.Context, path string, parallel bool, open func(flag int) (*os.File, error)) (hashedFile, error) {
+	for try := 1; ; try++ {
+		h, err := a.hashOnce(ctx, path, parallel, open)
+		if err == nil || try == hashTries || !errors.Is(err, ErrModified) {
+			return h, err
+		}
+	}
+}
+
+func (a *adding) hashOnce(ctx context.Context, path string, parallel bool, open func(flag int) (*os.File, error)) (hashedFile, error) {
+	f, info, err := openShared(open)
+	if err != nil {
+		return hashedFile{}, err
+	}
+	defer f.Close()
+	before := sysIdentity(info)
+	if a.isOwn(before) {
+		return hashedFile{}, fmt.Errorf("it belongs to the home of p2pshare: %w", ErrNotShareable)
+	}
+	if known, ok, err := a.library.catalog.file(a.previous, path); err != nil {
+		return hashedFile{}, err
+	} else if ok && known.identity == before && !known.modified {
+		a.progress.add(before.size)
+		return hashedFile{path: path, record: known}, nil
+	}
+	start := time.Now()
+	id, outboard, err := hashContent(ctx, f, before.size, parallel, func(n int) { a.progress.add(int64(n)) })
+	if err != nil {
+		return hashedFile{}, err
+	}
+	after, err := f.Stat()
+	if err != nil {
+		return hashedFile{}, err
+	}
+	if sysIdentity(after) != before {
+		return hashedFile{}, fmt.Errorf("it changed while it was read: %w", ErrModified)
+	}
+	return hashedFile{path: path, record: fileRecord{id: id, identity: before.settled(start)}, outboard: outboard}, nil
+}
+
+func (a *adding) put(h hashedFile) error {
+	if a.batch = append(a.batch, h); len(a.batch) < batchMax {
+		return nil
+	}
+	return a.flush()
+}
+
+func (a *adding) flush() error {
+	if len(a.batch) == 0 {
+		return nil
+	}
+	err := a.library.catalog.putFiles(a.key, a.batch)
+	a.batch = a.batch[:0]
+	return err
+}
+
+// treeJob is an entry on its way from the walk through a hasher to the
+// listing, which takes them in the walk's order.
+type treeJob struct {
+	entry  walked
+	result chan treeResult // capacity 1
+}
+
+type treeResult struct {
+	file hashedFile
+	err  error
+}
+
+// queueMax is how many entries may wait between walk and listing.
+const queueMax = 512
+
+// parallelFrom is the size from which one file is hashed by all processors,
+// instead of many files by one each.
+const parallelFrom = 16 << 20
+
+// dir walks, hashes and lists the directory that a.path is, all at once.
+func (a *adding) dir(ctx context.Context, s *Share) error {
+	root, err := os.OpenRoot(a.path)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	listing, err := a.library.newListing()
+	if err != nil {
+		return err
+	}
+	defer listing.discard()
+
+	g, ctx := errgroup.WithContext(ctx)
+	jobs := make(chan treeJob, queueMax)
+	ordered := make(chan treeJob, queueMax)
+	g.Go(func() error {
+		defer close(jobs)
+		defer close(ordered)
+		return a.walkTree(ctx, root, jobs, ordered)
+	})
+	for range runtime.GOMAXPROCS(0) {
+		g.Go(func() error {
+			for j := range jobs {
+				name := filepath.FromSlash(j.entry.local)
+				f, err := a.hash(ctx, filepath.Join(a.path, name), j.entry.info.Size() >= parallelFrom,
+					func(flag int) (*os.File, error) { return root.OpenFile(name, flag, 0) })
+				j.result <- treeResult{f, err}
+			}
+			return nil
+		})
+	}
+	g.Go(func() error {
+		for j := range ordered {
+			if err := a.list(ctx, s, listing, j); err != nil {
+				return err
+			}
+		}
+		return ctx.Err()
+	})
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	h, err := listing.keep(ctx)
+	if err != nil {
+		return err
+	}
+	s.ID = h.record.id
+	return a.put(h)
+}
+
+func (a *adding) walkTree(ctx context.Context, root *os.Root, jobs, ordered chan<- treeJob) error {
+	w := &walker{
+		root: root, hidden: a.options.Hidden, skip: a.isOwn, warn: a.warnf,
+		visit: func(e walked) error {
+			j := treeJob{e, make(chan treeResult, 1)}
+			if e.dir {
+				j.result <- treeResult{}
+			} else {
+				a.progress.expect(e.info.Size())
+				select {
+				case jobs <- j:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			select {
+			case ordered <- j:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		},
+	}
+	for _, text := range a.options.Exclude {
+		p, err := newPattern(text, "")
+		if err != nil {
+			return fmt.Errorf("exclude: %w", err)
+		}
+		w.exclude = append(w.exclude, p)
+	}
+	return w.walk()
+}
+
+// list waits for one entry's hash and writes it down. A file that can't be
+// read, or does not stand still, is left out with a warning: the rest of the
+// tree is worth having.
+func (a *adding) list(ctx context.Context, s *Share, listing *listingFile, j treeJob) error {
+	var r treeResult
+	select {
+	case r = <-j.result:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if r.err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		a.warnf("left out %s: %s", Escape(j.entry.local), Escape(r.err.Error()))
+		return nil
+	}
+	e := Entry{Path: j.entry.path, Kind: KindDir}
+	if !j.entry.dir {
+		e.Kind, e.ID, e.Size = KindFile, r.file.record.id, r.file.record.identity.size
+		e.Executable = j.entry.info.Mode()&0o100 != 0
+		s.Size += e.Size
+		s.Files++
+		a.progress.file(string(e.Path))
+		if err := a.put(r.file); err != nil {
+			return err
+		}
+	}
+	return listing.write(e)
+}
+
+// warnf may be called from several goroutines.
+func (a *adding) warnf(format string, args ...any) {
+	if a.options.Warn == nil {
+		return
+	}
+	a.progress.exclusive(func() { a.options.Warn(fmt.Sprintf(format, args...)) })
+}
+
+// listingFile is a directory's listing being written. It is kept in the home
+// under its own ID, where the shares of equal trees find the same file.
+type listingFile struct {
+	library *Library
+	file    *os.File
+	out     *bufio.Writer
+	size    int64
+	line    []byte
+	kept    bool
+}
+
+func (l *Library) newListing() (*listingFile, error) {
+	dir := filepath.Join(l.dir, "listings")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	f, err := os.CreateTemp(dir, ".new-")
+	if err != nil {
+		return nil, err
+	}
+	return &listingFile{library: l, file: f, out: bufio.NewWriterSize(f, 64<<10)}, nil
+}
+
+func (f *listingFile) write(e Entry) error {
+	f.line = appendEntry(f.line[:0], e)
+	f.size += int64(len(f.line))
+	_, err := f.out.Write(f.line)
+	return err
+}
+
+// keep names the listing, syncs it and moves it to its place.
+func (f *listingFile) keep(ctx context.Context) (hashedFile, error) {
+	if err := f.out.Flush(); err != nil {
+		return hashedFile{}, err
+	}
+	id, outboard, err := hashContent(ctx, f.file, f.size, true, func(int) {})
+	if err != nil {
+		return hashedFile{}, err
+	}
+	path := f.library.listingPath(id)
+	if err := errors.Join(f.file.Sync(), os.Rename(f.file.Name(), path)); err != nil {
+		return hashedFile{}, err
+	}
+	f.kept = true
+	info, err := f.file.Stat()
+	if err != nil {
+		return hashedFile{}, err
+	}
+	return hashedFile{path: path, record: fileRecord{id: id, identity: sysIdentity(info)}, outboard: outboard}, nil
+}
+
+func (f *listingFile) discard() {
+	f.file.Close()
+	if !f.kept {
+		os.Remove(f.file.Name())
+	}
+}
+
+func (l *Library) listingPath(id content.ID) string {
+	return filepath.Join(l.dir, "listings", id.Hex())
+}
+
+// publish signs a manifest for s and makes it live under key.
+func (l *Library) publish(s Share, key shareKey) error {
+	r := shareRecord{Share: s, key: key}
+	if err := l.signShare(&r); err != nil {
+		return err
+	}
+	return l.catalog.finish(r)
+}
+
+// signMu makes sequence numbers of one library grow, whatever runs at once.
+var signMu sync.Mutex
+
+// signShare gives r a fresh manifest of this peer's own.
+func (l *Library) signShare(r *shareRecord) error {
+	signMu.Lock()
+	defer signMu.Unlock()
+	previous := r.Seq
+	same, err := l.catalog.byName(nameDigest(r.Name), metaManifestsMax)
+	if err != nil {
+		return err
+	}
+	for _, s := range same {
+		if s.Own {
+			previous = max(previous, s.Seq)
+		}
+	}
+	m := newManifest(r.Share, l.node.ID(), previous, time.Now())
+	e, err := m.sign(l.node.Key())
+	if err != nil {
+		return fmt.Errorf("sign manifest of %q: %w", r.Name, err)
+	}
+	r.Envelope, r.Own, r.Seq, r.Expires = &e, true, m.Seq, m.Expires
+	return nil
+}
+
+// List yields what is shared from here, in the order it was added, each with
+// its state as the disk shows it now. A directory is looked at by its root only.
+func (l *Library) List() iter.Seq2[Share, error] {
+	return func(yield func(Share, error) bool) {
+		for r, err := range l.catalog.shares() {
+			if err == nil {
+				r.State, err = l.state(r)
+			}
+			if !yield(r.Share, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func (l *Library) state(r shareRecord) (State, error) {
+	info, err := os.Stat(r.Path)
+	if err != nil {
+		return StateMissing, nil
+	}
+	if r.Kind == KindDir {
+		if !info.IsDir() {
+			return StateModified, nil
+		}
+		return StateShared, nil
+	}
+	f, ok, err := l.catalog.file(r.key, r.Path)
+	if err != nil {
+		return "", err
+	}
+	now := sysIdentity(info)
+	if !ok || f.modified || !info.Mode().IsRegular() || f.identity.size != now.size || f.identity.mtime != now.mtime {
+		return StateModified, nil
+	}
+	return StateShared, nil
+}
+
+// Lookup returns the shares that what means: an absolute path, an ID, a link
+// or a name. It returns ErrNotShared when there is none.
+func (l *Library) Lookup(what string) ([]Share, error) {
+	records, err := l.lookup(what)
+	shares := make([]Share, 0, len(records))
+	for _, r := range records {
+		shares = append(shares, r.Share)
+	}
+	return shares, err
+}
+
+// lookupMax bounds how many shares of one name or ID are taken together.
+const lookupMax = 1000
+
+func (l *Library) lookup(what string) ([]shareRecord, error) {
+	if filepath.IsAbs(what) {
+		r, ok, err := l.catalog.byPath(filepath.Clean(what))
+		if err == nil && !ok {
+			err = fmt.Errorf("%s: %w", Escape(what), ErrNotShared)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return []shareRecord{r}, nil
+	}
+	w, err := ParseWhat(what)
+	if err != nil {
+		return nil, err
+	}
+	var found []shareRecord
+	if !w.ID.IsZero() {
+		found, err = l.catalog.byID(w.ID, lookupMax)
+	} else {
+		found, err = l.catalog.byName(nameDigest(w.Name), lookupMax)
+	}
+	if err == nil && len(found) == 0 {
+		err = fmt.Errorf("%s: %w", Escape(what), ErrNotShared)
+	}
+	return found, err
+}
+
+// Remove stops sharing what: the files stay, the records expire within 48
+// hours, and nothing is served from now on. It returns what was removed, and
+// ErrNotShared when there was nothing.
+func (l *Library) Remove(ctx context.Context, what string) ([]Share, error) {
+	records, err := l.lookup(what)
+	if err != nil {
+		return nil, err
+	}
+	var removed []Share
+	for _, r := range records {
+		keys, err := l.keysOf(r)
+		if err != nil {
+			return removed, err
+		}
+		if err := l.catalog.remove(r.key); err != nil {
+			return removed, err
+		}
+		removed = append(removed, r.Share)
+		if err := l.withdraw(keys); err != nil {
+			return removed, err
+		}
+		if r.Kind == KindDir {
+			if err := l.dropListing(r.ID); err != nil {
+				return removed, err
+			}
+		}
+	}
+	return removed, ctx.Err()
+}
+
+// dropListing removes a listing that no share needs any more.
+func (l *Library) dropListing(id content.ID) error {
+	held, _, err := l.catalog.files(id)
+	if err != nil || len(held) > 0 {
+		return err
+	}
+	if err := os.Remove(l.listingPath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,321 @@
+package share
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	"github.com/multiformats/go-multihash"
+	"github.com/p2pshare/p2pshare/node"
+	"github.com/p2pshare/p2pshare/share/content"
+	"golang.org/x/sync/errgroup"
+)
+
+// Announced says which networks were sent the records of a share.
+type Announced string
+
+const (
+	AnnouncedDHT     Announced = "dht"
+	AnnouncedNone    Announced = "none"    // no network has a peer
+	AnnouncedPending Announced = "pending" // it takes longer than a command should
+)
+
+const (
+	// announceWait is how long Announce waits for the network.
+	announceWait = time.Second
+	// announceMax bounds one share's plain announcement, begun by Announce or
+	// by keepAnnounced.
+	announceMax = 30 * time.Second
+	// announceAgainMax is how many shares are announced again at once when the
+	// network was (re-)entered; the sweep reaches the others in its turn.
+	announceAgainMax = 256
+	// fileKeysMax is how many files of one directory are announced by ID.
+	fileKeysMax = 10_000
+	// refreshEvery is how often manifests near their expiry are signed again,
+	// and how often LAN-only shares, which the sweep does not know, are
+	// announced again: twice within the 48 hours of a record.
+	refreshEvery = 20 * time.Hour
+)
+
+// keys are the DHT keys under which one share is found.
+type keys struct {
+	first []multihash.Multihash // the name's and the ID's: announced at once
+	files []multihash.Multihash // of a directory's files: left to the sweep
+	reach node.Reach
+}
+
+func (l *Library) keysOf(r shareRecord) (keys, error) {
+	k := keys{first: []multihash.Multihash{r.Name.Key(), r.ID.Multihash()}}
+	if r.Scope.LANOnly {
+		k.reach = node.ReachLAN
+	}
+	if r.Kind != KindDir {
+		return k, nil
+	}
+	largest := newLargest(fileKeysMax)
+	err := l.catalog.shareFiles(r.key, func(id content.ID, size int64) {
+		if id != r.ID {
+			largest.offer(id, size)
+		}
+	})
+	for _, id := range largest.ids() {
+		k.files = append(k.files, id.Multihash())
+	}
+	return k, err
+}
+
+// Announce sends the provider records of a share that Add returned, and waits
+// for it at most a second; what takes longer goes on by itself while Run runs.
+func (l *Library) Announce(ctx context.Context, s Share) Announced {
+	r, ok, err := l.catalog.byPath(s.Path)
+	if err != nil || !ok {
+		return AnnouncedNone
+	}
+	k, err := l.keysOf(r)
+	if err != nil {
+		return AnnouncedNone
+	}
+	l.keepProviding(k)
+	ctx, cancel := context.WithTimeout(ctx, announceWait)
+	defer cancel()
+	if !l.node.WaitDHT(ctx) {
+		return AnnouncedNone
+	}
+	sent, err := l.provide(ctx, k)
+	switch {
+	case sent > 0:
+		return AnnouncedDHT
+	case errors.Is(ctx.Err(), context.DeadlineExceeded) || errors.Is(err, context.DeadlineExceeded):
+		l.announceLater(r.key)
+		return AnnouncedPending
+	}
+	return AnnouncedNone
+}
+
+// provide announces a share's name and ID now.
+func (l *Library) provide(ctx context.Context, k keys) (sent int, err error) {
+	counts := make([]int, len(k.first))
+	g, ctx := errgroup.WithContext(ctx)
+	for i, key := range k.first {
+		g.Go(func() error {
+			n, err := l.node.Provide(ctx, key, k.reach)
+			counts[i] = n
+			return err
+		})
+	}
+	err = g.Wait()
+	return min(counts[0], counts[1]), err
+}
+
+// keepProviding hands a share's keys to the sweep, which never announces
+// LAN-only ones: it knows no scope.
+func (l *Library) keepProviding(k keys) {
+	if k.reach != node.ReachAll {
+		return
+	}
+	if err := errors.Join(l.node.KeepProviding(k.first...), l.node.KeepProviding(k.files...)); err != nil {
+		l.log.Warn("keep announcing", "err", err)
+	}
+}
+
+// withdraw stops announcing keys that no other share needs.
+func (l *Library) withdraw(k keys) error {
+	var stop []multihash.Multihash
+	for _, key := range append(k.first, k.files...) {
+		needed, err := l.needsKey(key)
+		if err != nil {
+			return err
+		}
+		if !needed {
+			stop = append(stop, key)
+		}
+	}
+	return l.node.StopProviding(stop...)
+}
+
+func (l *Library) needsKey(key multihash.Multihash) (bool, error) {
+	if id, err := content.FromMultihash(key); err == nil {
+		held, _, err := l.catalog.files(id)
+		return len(held) > 0, err
+	}
+	d, err := multihash.Decode(key)
+	if err != nil {
+		return false, err
+	}
+	named, err := l.catalog.byName([32]byte(d.Digest), 1)
+	return len(named) > 0, err
+}
+
+// announceLater asks keepAnnounced to announce a share. When 64 wait already
+// it is left to the sweep.
+func (l *Library) announceLater(key shareKey) {
+	select {
+	case l.announce <- key:
+	default:
+	}
+}
+
+// keepAnnounced keeps every share findable until ctx ends: the sweep is given
+// the whole set at the start, the newest shares are announced whenever a
+// network is entered, and manifests are renewed.
+func (l *Library) keepAnnounced(ctx context.Context) error {
+	if err := l.resetProviding(ctx); err != nil && ctx.Err() == nil {
+		l.log.Warn("restore announcements", "err", err)
+	}
+	refresh := time.NewTicker(refreshEvery)
+	defer refresh.Stop()
+	if err := l.renew(ctx); err != nil {
+		return err
+	}
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return nil
+		case key := <-l.announce:
+			err = l.announceShares(ctx, func(r shareRecord) bool { return r.key == key })
+		case <-l.node.Changed():
+			err = l.announceNewest(ctx)
+		case <-refresh.C:
+			err = l.renew(ctx)
+			if err == nil {
+				err = l.announceShares(ctx, func(r shareRecord) bool { return r.Scope.LANOnly })
+			}
+		}
+		if err != nil && ctx.Err() == nil {
+			l.log.Warn("announce", "err", err)
+		}
+	}
+}
+
+// resetProviding tells the sweep what there is to provide: the catalog is the
+// truth, and what the sweep remembers of an earlier run may not be.
+func (l *Library) resetProviding(ctx context.Context) error {
+	var failed error
+	all := func(yield func(multihash.Multihash) bool) {
+		for r, err := range l.catalog.shares() {
+			if err != nil {
+				failed = err
+				return
+			}
+			k, err := l.keysOf(r)
+			if err != nil {
+				failed = err
+				return
+			}
+			if k.reach != node.ReachAll {
+				continue
+			}
+			for _, key := range append(k.first, k.files...) {
+				if !yield(key) {
+					return
+				}
+			}
+		}
+	}
+	return errors.Join(l.node.ResetProviding(ctx, all), failed)
+}
+
+// announceNewest announces the newest shares, which nobody may know of yet.
+func (l *Library) announceNewest(ctx context.Context) error {
+	count := 0
+	for _, err := range l.catalog.shares() {
+		if err != nil {
+			return err
+		}
+		count++
+	}
+	skip := max(0, count-announceAgainMax)
+	return l.announceShares(ctx, func(shareRecord) bool {
+		skip--
+		return skip < 0
+	})
+}
+
+// announceParallel is how many shares are announced at a time.
+const announceParallel = 4
+
+func (l *Library) announceShares(ctx context.Context, which func(shareRecord) bool) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(announceParallel)
+	var failed error
+	for r, err := range l.catalog.shares() {
+		if err != nil {
+			failed = err
+			break
+		}
+		if !which(r) {
+			continue
+		}
+		g.Go(func() error {
+			ctx, cancel := context.WithTimeout(ctx, announceMax)
+			defer cancel()
+			k, err := l.keysOf(r)
+			if err != nil {
+				return err
+			}
+			if _, err := l.provide(ctx, k); err != nil {
+				l.log.Debug("announce", "name", r.Name, "err", err)
+			}
+			return nil
+		})
+	}
+	return errors.Join(failed, g.Wait())
+}
+
+// renew signs own manifests again that have less than half of their life left.
+func (l *Library) renew(ctx context.Context) error {
+	for r, err := range l.catalog.shares() {
+		if err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if !r.Own || time.Until(r.Expires) > manifestLife/2 {
+			continue
+		}
+		if err := l.signShare(&r); err != nil {
+			return err
+		}
+		if err := l.catalog.update(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// linkAddrsMax is how many of this peer's addresses a link carries.
+const linkAddrsMax = 4
+
+// Link is a reference to s that needs no DHT: it says where this peer is.
+func (l *Library) Link(s Share) Link {
+	self := l.node.AddrInfo()
+	slices.SortStableFunc(self.Addrs, func(a, b ma.Multiaddr) int { return linkRank(a) - linkRank(b) })
+	self.Addrs = self.Addrs[:min(len(self.Addrs), linkAddrsMax)]
+	link := Link{ID: s.ID, Name: s.Name, Kind: s.Kind}
+	if len(self.Addrs) > 0 {
+		link.Peers = []peer.AddrInfo{self}
+	}
+	return link
+}
+
+// linkRank puts first what is dialled fastest and lasts: TCP before QUIC,
+// IPv4 before IPv6, relays last.
+func linkRank(a ma.Multiaddr) int {
+	rank := 0
+	for _, p := range a.Protocols() {
+		switch p.Code {
+		case ma.P_IP6:
+			rank++
+		case ma.P_UDP:
+			rank += 2
+		case ma.P_CIRCUIT:
+			rank += 4
+		}
+	}
+	return rank
+}

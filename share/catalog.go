@@ -1,0 +1,560 @@
+package share
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/multiformats/go-multihash"
+	"github.com/p2pshare/p2pshare/node"
+	"github.com/p2pshare/p2pshare/share/content"
+	"go.etcd.io/bbolt"
+)
+
+// catalog is what this peer shares, on disk: nothing of it is held in memory,
+// and a crash at any moment leaves a catalog that opens. It is a bbolt file
+// with these buckets (integers big-endian):
+//
+//	shares     key(8)                 → shareRecord, JSON
+//	paths      root path              → key            the share of a path
+//	names      name digest(32) key(8) → ""             shares by name
+//	ids        content ID(32) key(8)  → ""             shares by ID
+//	files      key(8) path            → fileRecord     each file that is served
+//	contents   content ID(32) key(8) path → ""         files by content
+//	outboards  content ID(32) segment(4)  → chaining values of up to 4,096 groups
+//
+// A share comes into being in stages: its record is written as adding, its
+// files in batches, and one last transaction makes it live and its predecessor
+// at the same path removing. What open finds adding or removing is cleared.
+type catalog struct{ db *bbolt.DB }
+
+var (
+	bucketShares    = []byte("shares")
+	bucketPaths     = []byte("paths")
+	bucketNames     = []byte("names")
+	bucketIDs       = []byte("ids")
+	bucketFiles     = []byte("files")
+	bucketContents  = []byte("contents")
+	bucketOutboards = []byte("outboards")
+)
+
+// batchMax is how many files one transaction takes: large enough that its
+// fsync does not count, small enough to hold in memory.
+const batchMax = 1000
+
+type shareKey uint64
+
+func (k shareKey) bytes() []byte { return binary.BigEndian.AppendUint64(nil, uint64(k)) }
+
+type stage string
+
+const (
+	stageAdding   stage = "adding"
+	stageLive     stage = "live"
+	stageRemoving stage = "removing"
+)
+
+// shareRecord is one share as the catalog keeps it.
+type shareRecord struct {
+	Share
+	Stage    stage          `json:"stage"`
+	Envelope *node.Envelope `json:"envelope,omitempty"` // the signed manifest; nil: none known
+	Own      bool           `json:"own,omitempty"`      // the manifest is this peer's
+	Seq      int64          `json:"seq,omitempty"`      // of the manifest
+	Expires  time.Time      `json:"expires,omitzero"`   // of the manifest
+
+	key shareKey
+}
+
+// fileRecord is one file of a share.
+type fileRecord struct {
+	id       content.ID
+	identity fileIdentity
+	modified bool // known to hold something else under this identity
+}
+
+const fileRecordLen = 32 + fileIdentityLen + 1
+
+func (f fileRecord) encode() []byte {
+	b := append(make([]byte, 0, fileRecordLen), f.id[:]...)
+	b = f.identity.append(b)
+	if f.modified {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+func decodeFileRecord(b []byte) (fileRecord, error) {
+	if len(b) != fileRecordLen {
+		return fileRecord{}, fmt.Errorf("catalog: file record of %d bytes", len(b))
+	}
+	return fileRecord{
+		id:       content.ID(b[:32]),
+		identity: decodeFileIdentity(b[32:]),
+		modified: b[fileRecordLen-1] != 0,
+	}, nil
+}
+
+// heldFile is a file that may be served, and where it is.
+type heldFile struct {
+	fileRecord
+	path  string
+	share shareKey
+}
+
+func openCatalog(path string) (*catalog, error) {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
+		Timeout: 2 * time.Second, FreelistType: bbolt.FreelistMapType, NoFreelistSync: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open catalog %s: %w", path, err)
+	}
+	c := &catalog{db}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range [][]byte{bucketShares, bucketPaths, bucketNames, bucketIDs, bucketFiles, bucketContents, bucketOutboards} {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		err = c.clear()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open catalog %s: %w", path, err), db.Close())
+	}
+	return c, nil
+}
+
+func (c *catalog) close() error { return c.db.Close() }
+
+// clear removes what a crash left half added or half removed.
+func (c *catalog) clear() error {
+	var stale []shareKey
+	err := c.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketShares).ForEach(func(k, v []byte) error {
+			r, err := decodeShare(k, v)
+			if err == nil && r.Stage != stageLive {
+				stale = append(stale, r.key)
+			}
+			return err
+		})
+	})
+	for _, key := range stale {
+		err = errors.Join(err, c.remove(key))
+	}
+	return err
+}
+
+func decodeShare(k, v []byte) (shareRecord, error) {
+	var r shareRecord
+	if err := json.Unmarshal(v, &r); err != nil || len(k) != 8 {
+		return r, fmt.Errorf("catalog: share record %x: %w", k, err)
+	}
+	r.key = shareKey(binary.BigEndian.Uint64(k))
+	return r, nil
+}
+
+func putShare(tx *bbolt.Tx, r shareRecord) error {
+	v, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return tx.Bucket(bucketShares).Put(r.key.bytes(), v)
+}
+
+func getShare(tx *bbolt.Tx, key []byte) (shareRecord, bool, error) {
+	v := tx.Bucket(bucketShares).Get(key)
+	if v == nil {
+		return shareRecord{}, false, nil
+	}
+	r, err := decodeShare(key, v)
+	return r, err == nil, err
+}
+
+// begin reserves a key for a share of path that is being added.
+func (c *catalog) begin(path string) (shareKey, error) {
+	var key shareKey
+	err := c.db.Update(func(tx *bbolt.Tx) error {
+		n, err := tx.Bucket(bucketShares).NextSequence()
+		if err != nil {
+			return err
+		}
+		key = shareKey(n)
+		return putShare(tx, shareRecord{Share: Share{Path: path}, Stage: stageAdding, key: key})
+	})
+	return key, err
+}
+
+// hashedFile is a file with its name, as add hands it over.
+type hashedFile struct {
+	path     string // absolute
+	record   fileRecord
+	outboard *content.Outboard // nil when there is one group only, or when it is known already
+}
+
+// putFiles records files of a share that is being added.
+func (c *catalog) putFiles(key shareKey, files []hashedFile) error {
+	return c.db.Update(func(tx *bbolt.Tx) error {
+		for _, f := range files {
+			if err := putFile(tx, key, f); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func putFile(tx *bbolt.Tx, key shareKey, f hashedFile) error {
+	if err := tx.Bucket(bucketFiles).Put(append(key.bytes(), f.path...), f.record.encode()); err != nil {
+		return err
+	}
+	if err := tx.Bucket(bucketContents).Put(contentKey(f.record.id, key, f.path), nil); err != nil {
+		return err
+	}
+	if f.outboard == nil {
+		return nil
+	}
+	b := f.outboard.Bytes()
+	for seg := 0; len(b) > 0; seg++ {
+		n := min(len(b), 32*content.SegmentGroups)
+		if err := tx.Bucket(bucketOutboards).Put(outboardKey(f.record.id, seg), b[:n]); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+func contentKey(id content.ID, key shareKey, path string) []byte {
+	return append(append(id[:], key.bytes()...), path...)
+}
+
+func outboardKey(id content.ID, seg int) []byte {
+	return binary.BigEndian.AppendUint32(id[:], uint32(seg))
+}
+
+// finish makes a share live, and what was shared from its path before go.
+func (c *catalog) finish(r shareRecord) error {
+	r.Stage = stageLive
+	old := shareKey(0)
+	err := c.db.Update(func(tx *bbolt.Tx) error {
+		paths := tx.Bucket(bucketPaths)
+		if k := paths.Get([]byte(r.Path)); k != nil {
+			previous, ok, err := getShare(tx, k)
+			if err != nil {
+				return err
+			}
+			if ok {
+				old = previous.key
+				previous.Stage = stageRemoving
+				if err := errors.Join(putShare(tx, previous), unindexShare(tx, previous)); err != nil {
+					return err
+				}
+			}
+		}
+		name := nameDigest(r.Name)
+		return errors.Join(
+			putShare(tx, r),
+			paths.Put([]byte(r.Path), r.key.bytes()),
+			tx.Bucket(bucketNames).Put(append(name[:], r.key.bytes()...), nil),
+			tx.Bucket(bucketIDs).Put(append(r.ID[:], r.key.bytes()...), nil))
+	})
+	if err != nil || old == 0 {
+		return err
+	}
+	return c.remove(old)
+}
+
+// update replaces the record of a live share, whose name, ID and path stay.
+func (c *catalog) update(r shareRecord) error {
+	return c.db.Update(func(tx *bbolt.Tx) error {
+		if tx.Bucket(bucketShares).Get(r.key.bytes()) == nil {
+			return nil // removed in between
+		}
+		return putShare(tx, r)
+	})
+}
+
+func unindexShare(tx *bbolt.Tx, r shareRecord) error {
+	name := nameDigest(r.Name)
+	err := errors.Join(
+		tx.Bucket(bucketNames).Delete(append(name[:], r.key.bytes()...)),
+		tx.Bucket(bucketIDs).Delete(append(r.ID[:], r.key.bytes()...)))
+	if paths := tx.Bucket(bucketPaths); bytes.Equal(paths.Get([]byte(r.Path)), r.key.bytes()) {
+		err = errors.Join(err, paths.Delete([]byte(r.Path)))
+	}
+	return err
+}
+
+// remove takes a share out, whatever its stage: out of the indexes first, then
+// its files in batches, its record last.
+func (c *catalog) remove(key shareKey) error {
+	err := c.db.Update(func(tx *bbolt.Tx) error {
+		r, ok, err := getShare(tx, key.bytes())
+		if err != nil || !ok {
+			return err
+		}
+		if r.Stage == stageLive {
+			if err := unindexShare(tx, r); err != nil {
+				return err
+			}
+		}
+		r.Stage = stageRemoving
+		return putShare(tx, r)
+	})
+	for more := true; err == nil && more; {
+		err = c.db.Update(func(tx *bbolt.Tx) error {
+			more, err = removeFiles(tx, key)
+			return err
+		})
+	}
+	if err != nil {
+		return err
+	}
+	return c.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketShares).Delete(key.bytes()) })
+}
+
+// removeFiles removes up to batchMax files of a share, and the outboards that
+// no file needs any more.
+func removeFiles(tx *bbolt.Tx, key shareKey) (more bool, err error) {
+	files := tx.Bucket(bucketFiles)
+	var gone [][]byte
+	ids := map[content.ID]bool{}
+	cursor := files.Cursor()
+	for k, v := cursor.Seek(key.bytes()); bytes.HasPrefix(k, key.bytes()); k, v = cursor.Next() {
+		if len(gone) == batchMax {
+			more = true
+			break
+		}
+		f, err := decodeFileRecord(v)
+		if err != nil {
+			return false, err
+		}
+		gone = append(gone, bytes.Clone(k))
+		ids[f.id] = true
+		if err := tx.Bucket(bucketContents).Delete(contentKey(f.id, key, string(k[8:]))); err != nil {
+			return false, err
+		}
+	}
+	for _, k := range gone {
+		if err := files.Delete(k); err != nil {
+			return false, err
+		}
+	}
+	for id := range ids {
+		if k, _ := tx.Bucket(bucketContents).Cursor().Seek(id[:]); bytes.HasPrefix(k, id[:]) {
+			continue
+		}
+		outboards := tx.Bucket(bucketOutboards)
+		for seg := 0; outboards.Get(outboardKey(id, seg)) != nil; seg++ {
+			if err := outboards.Delete(outboardKey(id, seg)); err != nil {
+				return false, err
+			}
+		}
+	}
+	return more, nil
+}
+
+// pageMax is how many shares are read in one transaction while iterating: an
+// open read transaction keeps bbolt from reusing pages.
+const pageMax = 256
+
+// shares yields the live shares in the order they were added.
+func (c *catalog) shares() iter.Seq2[shareRecord, error] {
+	return func(yield func(shareRecord, error) bool) {
+		var after []byte
+		for {
+			var page []shareRecord
+			err := c.db.View(func(tx *bbolt.Tx) error {
+				cursor := tx.Bucket(bucketShares).Cursor()
+				k, v := cursor.Seek(after)
+				if after != nil && bytes.Equal(k, after) {
+					k, v = cursor.Next()
+				}
+				for ; k != nil && len(page) < pageMax; k, v = cursor.Next() {
+					r, err := decodeShare(k, v)
+					if err != nil {
+						return err
+					}
+					after = bytes.Clone(k)
+					page = append(page, r)
+				}
+				return nil
+			})
+			if err != nil {
+				yield(shareRecord{}, err)
+				return
+			}
+			for _, r := range page {
+				if r.Stage == stageLive && !yield(r, nil) {
+					return
+				}
+			}
+			if len(page) < pageMax {
+				return
+			}
+		}
+	}
+}
+
+// indexed returns up to max live shares whose key in an index bucket begins
+// with prefix, newest first.
+func (c *catalog) indexed(bucket, prefix []byte, max int) ([]shareRecord, error) {
+	var found []shareRecord
+	err := c.db.View(func(tx *bbolt.Tx) error {
+		cursor := tx.Bucket(bucket).Cursor()
+		for k, _ := cursor.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = cursor.Next() {
+			r, ok, err := getShare(tx, k[len(prefix):])
+			if err != nil {
+				return err
+			}
+			if ok && r.Stage == stageLive {
+				found = append([]shareRecord{r}, found...)
+			}
+			if len(found) > max {
+				found = found[:max]
+			}
+		}
+		return nil
+	})
+	return found, err
+}
+
+func (c *catalog) byName(digest [32]byte, max int) ([]shareRecord, error) {
+	return c.indexed(bucketNames, digest[:], max)
+}
+
+func (c *catalog) byID(id content.ID, max int) ([]shareRecord, error) {
+	return c.indexed(bucketIDs, id[:], max)
+}
+
+// byPath returns the live share whose root is path.
+func (c *catalog) byPath(path string) (r shareRecord, ok bool, err error) {
+	err = c.db.View(func(tx *bbolt.Tx) error {
+		k := tx.Bucket(bucketPaths).Get([]byte(path))
+		if k == nil {
+			return nil
+		}
+		r, ok, err = getShare(tx, k)
+		return err
+	})
+	return r, ok, err
+}
+
+// file returns what is recorded of one file of a share.
+func (c *catalog) file(key shareKey, path string) (f fileRecord, ok bool, err error) {
+	err = c.db.View(func(tx *bbolt.Tx) error {
+		v := tx.Bucket(bucketFiles).Get(append(key.bytes(), path...))
+		if v == nil {
+			return nil
+		}
+		ok = true
+		f, err = decodeFileRecord(v)
+		return err
+	})
+	return f, ok && err == nil, err
+}
+
+// updateFile records what a fresh look at a file told.
+func (c *catalog) updateFile(f heldFile) error {
+	return c.db.Update(func(tx *bbolt.Tx) error {
+		k := append(f.share.bytes(), f.path...)
+		if tx.Bucket(bucketFiles).Get(k) == nil {
+			return nil
+		}
+		return tx.Bucket(bucketFiles).Put(k, f.fileRecord.encode())
+	})
+}
+
+// holdersMax is how many files with one content are tried before giving up.
+const holdersMax = 16
+
+// files returns files of live shares that hold id, and the shares' records.
+func (c *catalog) files(id content.ID) ([]heldFile, []shareRecord, error) {
+	var held []heldFile
+	var shares []shareRecord
+	err := c.db.View(func(tx *bbolt.Tx) error {
+		cursor := tx.Bucket(bucketContents).Cursor()
+		for k, _ := cursor.Seek(id[:]); bytes.HasPrefix(k, id[:]) && len(held) < holdersMax; k, _ = cursor.Next() {
+			key, path := k[32:40], string(k[40:])
+			r, ok, err := getShare(tx, key)
+			if err != nil {
+				return err
+			}
+			v := tx.Bucket(bucketFiles).Get(append(bytes.Clone(key), path...))
+			if !ok || r.Stage != stageLive || v == nil {
+				continue
+			}
+			f, err := decodeFileRecord(v)
+			if err != nil {
+				return err
+			}
+			held = append(held, heldFile{fileRecord: f, path: path, share: r.key})
+			shares = append(shares, r)
+		}
+		return nil
+	})
+	return held, shares, err
+}
+
+// shareFiles yields the content IDs of a share's files, its listing among
+// them, in the order of their paths, with sizes.
+func (c *catalog) shareFiles(key shareKey, fn func(id content.ID, size int64)) error {
+	return c.db.View(func(tx *bbolt.Tx) error {
+		cursor := tx.Bucket(bucketFiles).Cursor()
+		for k, v := cursor.Seek(key.bytes()); bytes.HasPrefix(k, key.bytes()); k, v = cursor.Next() {
+			f, err := decodeFileRecord(v)
+			if err != nil {
+				return err
+			}
+			fn(f.id, f.identity.size)
+		}
+		return nil
+	})
+}
+
+// outboardRange returns the chaining values of groups first … first+count-1,
+// 32 bytes each; nil when the catalog has no outboard of id.
+func (c *catalog) outboardRange(id content.ID, first, count int64) ([]byte, error) {
+	out := make([]byte, 0, 32*count)
+	err := c.db.View(func(tx *bbolt.Tx) error {
+		for count > 0 {
+			v := tx.Bucket(bucketOutboards).Get(outboardKey(id, int(first/content.SegmentGroups)))
+			from := 32 * (first % content.SegmentGroups)
+			if int64(len(v)) <= from {
+				out = nil
+				return nil
+			}
+			n := min(count, int64(len(v))/32-first%content.SegmentGroups)
+			out = append(out, v[from:from+32*n]...)
+			first, count = first+n, count-n
+		}
+		return nil
+	})
+	return out, err
+}
+
+// outboard returns the whole outboard of a content of more than one group;
+// nil when the catalog has none.
+func (c *catalog) outboard(id content.ID, size int64) (*content.Outboard, error) {
+	b, err := c.outboardRange(id, 0, content.GroupCount(size))
+	if err != nil || b == nil {
+		return nil, err
+	}
+	return content.ParseOutboard(size, b)
+}
+
+// nameDigest is the digest inside a name's key.
+func nameDigest(n Name) [32]byte {
+	d, err := multihash.Decode(n.Key())
+	if err != nil {
+		panic(err) // we made it
+	}
+	return [32]byte(d.Digest)
+}

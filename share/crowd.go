@@ -1,0 +1,272 @@
+package share
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/node"
+	"github.com/p2pshare/p2pshare/share/content"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// sourcesMax is how many sources one get keeps: more share the load no
+	// better, and each costs buffers.
+	sourcesMax = 8
+	// triedMax is how many providers one get dials in all: anybody can announce
+	// itself.
+	triedMax = 64
+	// dialParallel is how many are dialled at a time.
+	dialParallel = 8
+	// dialMax bounds one dial, address look-up, hole punch and stream included.
+	dialMax = 8 * time.Second
+	// contentSearchMax bounds one search for a content's providers.
+	contentSearchMax = 10 * time.Second
+)
+
+// crowd are the sources of one get: the peers it was told of, those that the
+// DHTs name, and the local library. Members come and go while contents are
+// fetched; a peer that is dropped is not taken again.
+type crowd struct {
+	library *Library
+	meter   *meter
+
+	mu        sync.Mutex // guards all below
+	live      []source
+	stats     map[peer.ID]*SourceStat
+	seen      map[peer.ID]bool
+	dialErr   error           // the last dial's that failed
+	unheard   int             // dials that failed
+	corrupt   []*CorruptError // what dropped peers did, one each
+	busy      int             // searches and dials under way
+	searched  map[content.ID]bool
+	change    chan struct{} // closed and replaced when any of this changes
+	closed    bool
+	group     errgroup.Group // searches and dials
+	dialSlots chan struct{}  // capacity dialParallel
+}
+
+func (l *Library) newCrowd(m *meter) *crowd {
+	return &crowd{
+		library: l, meter: m,
+		live:      []source{local{l}},
+		stats:     map[peer.ID]*SourceStat{},
+		seen:      map[peer.ID]bool{l.node.ID(): true},
+		searched:  map[content.ID]bool{},
+		change:    make(chan struct{}),
+		dialSlots: make(chan struct{}, dialParallel),
+	}
+}
+
+// changed wakes whoever waits for the crowd. The caller holds c.mu.
+func (c *crowd) changed() {
+	close(c.change)
+	c.change = make(chan struct{})
+}
+
+// begin and end frame something that may still bring sources.
+func (c *crowd) begin() { c.busy++ } // the caller holds c.mu
+
+func (c *crowd) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.busy--
+	c.changed()
+}
+
+// offer dials a peer that may be a source, unless it was tried before. It does
+// not wait. ctx is the get's.
+func (c *crowd) offer(ctx context.Context, p peer.AddrInfo) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || c.seen[p.ID] || len(c.seen) > triedMax {
+		return
+	}
+	c.seen[p.ID] = true
+	c.begin()
+	c.group.Go(func() error {
+		defer c.end()
+		select {
+		case c.dialSlots <- struct{}{}:
+			defer func() { <-c.dialSlots }()
+		case <-ctx.Done():
+			return nil
+		}
+		if c.count() >= sourcesMax {
+			return nil
+		}
+		c.dial(ctx, p)
+		return nil
+	})
+}
+
+func (c *crowd) dial(ctx context.Context, p peer.AddrInfo) {
+	ctx, cancel := context.WithTimeout(ctx, dialMax)
+	defer cancel()
+	err := c.library.node.Connect(ctx, p)
+	var r *remote
+	if err == nil {
+		r, err = c.library.openRemote(ctx, p.ID)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		c.unheard++
+		c.dialErr = fmt.Errorf("%s: %w", p.ID, err)
+		return
+	}
+	if c.closed {
+		r.stream.Reset()
+		return
+	}
+	c.live = append(c.live, r)
+	c.stats[p.ID] = &SourceStat{Peer: p.ID, Via: r.how}
+	c.meter.sources(len(c.live) - 1)
+	c.changed()
+}
+
+func (c *crowd) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.live)
+}
+
+// search asks the DHTs for providers of id, once a get, and offers them.
+func (c *crowd) search(ctx context.Context, id content.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || c.searched[id] {
+		return
+	}
+	c.searched[id] = true
+	c.begin()
+	c.group.Go(func() error {
+		defer c.end()
+		search, cancel := context.WithTimeout(ctx, contentSearchMax)
+		defer cancel()
+		if !c.library.node.WaitDHT(search) {
+			return nil
+		}
+		for p := range c.library.node.FindProviders(search, id.Multihash()) {
+			c.offer(ctx, p) // dials may outlast the search
+		}
+		return nil
+	})
+}
+
+// members returns the live sources, whether more may come, and a channel that
+// is closed when either changes.
+func (c *crowd) members() (live []source, more bool, change <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.live), c.busy > 0, c.change
+}
+
+// drop takes a source out for good. A *CorruptError is remembered and told.
+func (c *crowd) drop(s source, err error) {
+	c.mu.Lock()
+	i := slices.Index(c.live, s)
+	if i < 0 {
+		c.mu.Unlock()
+		return
+	}
+	c.live = slices.Delete(c.live, i, i+1)
+	var bad *CorruptError
+	if errors.As(err, &bad) {
+		c.corrupt = append(c.corrupt, bad)
+	} else if s.via() != ViaLocal {
+		c.unheard++
+		c.dialErr = fmt.Errorf("%s: %w", s.peer(), err)
+	}
+	c.changed()
+	c.mu.Unlock()
+	if r, ok := s.(*remote); ok {
+		r.stream.Reset() // close waits for the reader, which may be our caller
+	}
+}
+
+// gave counts bytes that a source has given and that were used.
+func (c *crowd) gave(s source, bytes int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st := c.stats[s.peer()]
+	if st == nil {
+		st = &SourceStat{Peer: s.peer(), Via: s.via()}
+		c.stats[s.peer()] = st
+	}
+	st.Bytes += bytes
+}
+
+// report lists what each source gave, most first, and the peers that were
+// dropped for wrong bytes.
+func (c *crowd) report() (stats []SourceStat, corrupt []peer.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.stats {
+		if s.Bytes > 0 {
+			stats = append(stats, *s)
+		}
+	}
+	slices.SortFunc(stats, func(a, b SourceStat) int { return int(b.Bytes - a.Bytes) })
+	for _, e := range c.corrupt {
+		corrupt = append(corrupt, e.Peer)
+	}
+	return stats, corrupt
+}
+
+// verdict says why id can't be had when nobody is left to ask.
+func (c *crowd) verdict(id content.ID) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case len(c.corrupt) > 0:
+		return c.corrupt[0]
+	case c.unheard > 0:
+		return fmt.Errorf("%s: %w: %w", id, ErrUnreachable, c.dialErr)
+	}
+	return fmt.Errorf("%s: %w", id, ErrNotFound)
+}
+
+// close ends the sources. Its searches and dials must end with the context
+// that they were given.
+func (c *crowd) close() {
+	c.mu.Lock()
+	c.closed = true
+	live := c.live
+	c.live = nil
+	c.mu.Unlock()
+	c.group.Wait()
+	for _, s := range live {
+		s.close()
+	}
+}
+
+// via tells how the first remote source is reached, for messages.
+func (c *crowd) first() (p peer.ID, via node.Via) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.live {
+		if s.via() != ViaLocal {
+			return s.peer(), s.via()
+		}
+	}
+	return "", ""
+}
+
+// searchNow begins a search for id, and reports false when that was done
+// before and has ended: then nobody else is to be expected.
+func (c *crowd) searchNow(ctx context.Context, id content.ID) bool {
+	c.mu.Lock()
+	done := c.searched[id]
+	c.mu.Unlock()
+	if done {
+		return false
+	}
+	c.search(ctx, id)
+	return true
+}

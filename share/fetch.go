@@ -1,0 +1,380 @@
+package share
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/p2pshare/p2pshare/share/content"
+	"github.com/p2pshare/p2pshare/share/internal/swarm"
+	"golang.org/x/sync/errgroup"
+)
+
+// requestsPerSource is how many spans of 4 MiB one source owes at a time: 16
+// MiB in flight fill a path of 1 Gb/s at 130 ms.
+const requestsPerSource = 4
+
+// sink takes verified chunk groups. Its methods may be called from several
+// goroutines, write for one index only once.
+type sink interface {
+	// prepare is called once, before any write, with the proven size and
+	// outboard (nil for one group), and returns which groups the sink holds
+	// already; nil: none.
+	prepare(size int64, o *content.Outboard) (*swarm.Bitfield, error)
+	write(index int64, data []byte) error
+}
+
+// fetch gets one content from a crowd into a sink. size is what is known of
+// the content's size from a listing, or -1. It returns the size.
+//
+// Nothing reaches the sink that was not verified against id.
+type fetch struct {
+	crowd  *crowd
+	meter  *meter
+	id     content.ID
+	size   int64
+	sink   sink
+	window int64 // of the sink's order, 0 for none
+
+	outboard *content.Outboard // nil for one group
+
+	mu       sync.Mutex
+	download *swarm.Download // guarded by mu
+	progress chan struct{}   // guarded by mu: closed and replaced when something settled
+	numbers  map[source]swarm.Source
+	sinkErr  error // guarded by mu: why nothing can be written any more
+}
+
+func (f *fetch) run(ctx context.Context) (int64, error) {
+	opener, first, err := f.open(ctx)
+	if err != nil {
+		return 0, err
+	}
+	have, err := f.sink.prepare(f.size, f.outboard)
+	if err != nil {
+		return 0, err
+	}
+	if have == nil {
+		have = swarm.NewBitfield(content.GroupCount(f.size))
+	}
+	f.meter.begin(PhaseFetching, f.size)
+	for i := int64(0); i < have.Len(); i++ {
+		if have.Has(i) {
+			f.meter.add(int64(content.GroupLen(f.size, i)))
+		}
+	}
+	f.download = swarm.New(have, swarm.Config{Window: f.window})
+	f.progress = make(chan struct{})
+	f.numbers = map[source]swarm.Source{}
+	// The group that proved the size is not asked for again.
+	last := have.Len() - 1
+	if !have.Has(last) && (f.window == 0 || last == 0) {
+		if err := f.accept(opener, last, first); err != nil {
+			return f.size, err
+		}
+	}
+	return f.size, f.drive(ctx)
+}
+
+// untried returns a live source that tried does not hold, waiting for one as
+// long as there is hope.
+func (f *fetch) untried(ctx context.Context, tried map[source]bool) (source, error) {
+	for {
+		live, more, change := f.crowd.members()
+		for _, s := range live {
+			if !tried[s] {
+				return s, nil
+			}
+		}
+		if !more {
+			// The last hope: whoever the DHT knows for this very content.
+			if f.crowd.searchNow(ctx, f.id) {
+				continue
+			}
+			return nil, f.crowd.verdict(f.id)
+		}
+		if len(live) <= 1 {
+			f.crowd.meter.phase(PhaseDialling)
+		}
+		select {
+		case <-change:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// open learns size and outboard from the first source that can prove them, and
+// returns that source and the last chunk group, which is the proof.
+func (f *fetch) open(ctx context.Context) (source, []byte, error) {
+	tried := map[source]bool{}
+	for {
+		s, err := f.untried(ctx, tried)
+		if err != nil {
+			return nil, nil, err
+		}
+		tried[s] = true
+		last, err := f.prove(ctx, s)
+		if err == nil {
+			return s, last, nil
+		}
+		if ctx.Err() != nil {
+			return nil, nil, ctx.Err()
+		}
+		if !errors.Is(err, errNotHeld) {
+			f.crowd.drop(s, err)
+		}
+	}
+}
+
+// prove asks s for what names the content: the size, the outboard, and the
+// last chunk group, without which a shorter outboard with the same root could
+// not be told from the true one.
+func (f *fetch) prove(ctx context.Context, s source) (last []byte, err error) {
+	size := f.size
+	if size < 0 {
+		if size, err = s.size(ctx, f.id); err != nil {
+			return nil, err
+		}
+	}
+	groups := content.GroupCount(size)
+	var o *content.Outboard
+	if groups > 1 {
+		if o, err = f.fetchOutboard(ctx, s, size); err != nil {
+			return nil, err
+		}
+	}
+	err = s.span(ctx, f.id, size, content.Span{First: groups - 1, Count: 1}, func(index int64, data []byte) error {
+		last = slices.Clone(data)
+		return f.verify(o, s, index, data)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if groups == 1 && int64(len(last)) != size {
+		return nil, f.corrupt(s, "its size is not the one that was told")
+	}
+	f.size, f.outboard = size, o
+	return last, nil
+}
+
+func (f *fetch) corrupt(s source, reason string) error {
+	return &CorruptError{ID: f.id, Peer: s.peer(), Reason: reason}
+}
+
+// verify checks one group against the ID, by way of the outboard.
+func (f *fetch) verify(o *content.Outboard, s source, index int64, data []byte) error {
+	var err error
+	if o == nil {
+		err = content.VerifyData(f.id, data)
+	} else {
+		err = o.VerifyGroup(index, data)
+	}
+	if err != nil {
+		return f.corrupt(s, fmt.Sprintf("chunk group %d does not match", index))
+	}
+	return nil
+}
+
+// fetchOutboard gets and verifies the chaining values: all at once, or for
+// contents above 64 GiB by 1 GiB segments below a verified top.
+func (f *fetch) fetchOutboard(ctx context.Context, s source, size int64) (*content.Outboard, error) {
+	if !content.TwoLevel(size) {
+		b, err := s.values(ctx, f.id, 0, 0, content.GroupCount(size))
+		if err != nil {
+			return nil, err
+		}
+		o, err := content.ParseOutboard(size, b)
+		if err == nil {
+			err = o.Verify(f.id)
+		}
+		if err != nil {
+			return nil, f.corrupt(s, "the outboard does not match")
+		}
+		return o, nil
+	}
+	b, err := s.values(ctx, f.id, 1, 0, content.SegmentCount(size))
+	if err != nil {
+		return nil, err
+	}
+	top, err := content.DecodeCVs(b)
+	if err == nil {
+		err = content.VerifySegments(f.id, size, top)
+	}
+	if err != nil {
+		return nil, f.corrupt(s, "the outboard's top level does not match")
+	}
+	o := content.NewOutboard(size)
+	for seg, want := range top {
+		span := content.SegmentSpan(size, int64(seg))
+		b, err := s.values(ctx, f.id, 0, span.First, span.Count)
+		if err != nil {
+			return nil, err
+		}
+		cvs, err := content.DecodeCVs(b)
+		if err == nil {
+			err = content.VerifySegment(size, int64(seg), want, cvs)
+		}
+		if err != nil {
+			return nil, f.corrupt(s, fmt.Sprintf("segment %d of the outboard does not match", seg))
+		}
+		for i, cv := range cvs {
+			o.Set(span.First+int64(i), cv)
+		}
+	}
+	return o, nil
+}
+
+// accept writes a verified group, if it is new.
+func (f *fetch) accept(s source, index int64, data []byte) error {
+	f.mu.Lock()
+	fresh := f.sinkErr == nil && f.download.Arrived(index)
+	err := f.sinkErr
+	f.mu.Unlock()
+	if !fresh {
+		return err
+	}
+	if err := f.sink.write(index, data); err != nil {
+		f.mu.Lock()
+		f.sinkErr = err
+		f.mu.Unlock()
+		return err
+	}
+	f.crowd.gave(s, int64(len(data)))
+	f.meter.add(int64(len(data)))
+	return nil
+}
+
+// drive keeps every source of the crowd busy until all is here.
+func (f *fetch) drive(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g, ctx := errgroup.WithContext(ctx)
+	active := map[source]bool{}
+	for {
+		live, more, change := f.crowd.members()
+		for _, s := range live {
+			if !active[s] {
+				active[s] = true
+				f.enlist(ctx, g, s)
+			}
+		}
+		done, stuck, progress := f.standing()
+		if done {
+			break
+		}
+		if stuck && !more && !f.crowd.searchNow(ctx, f.id) {
+			cancel()
+			return errors.Join(f.crowd.verdict(f.id), ignoreCancelled(g.Wait()))
+		}
+		select {
+		case <-change:
+		case <-progress:
+		case <-ctx.Done():
+			if err := g.Wait(); err != nil {
+				return err
+			}
+			return context.Cause(ctx)
+		}
+	}
+	cancel() // what was asked twice is owed no more
+	return ignoreCancelled(g.Wait())
+}
+
+func ignoreCancelled(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// standing tells whether all is here, and whether no source is left that may
+// bring more.
+func (f *fetch) standing() (done, stuck bool, progress <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.download.Done(), len(f.numbers) == 0, f.progress
+}
+
+// enlist lets s take part, with requestsPerSource requests at a time.
+func (f *fetch) enlist(ctx context.Context, g *errgroup.Group, s source) {
+	f.mu.Lock()
+	number := swarm.Source(len(f.numbers))
+	for _, n := range f.numbers {
+		number = max(number, n+1)
+	}
+	f.numbers[s] = number
+	f.download.Join(number)
+	f.mu.Unlock()
+
+	left := new(sync.WaitGroup)
+	for range requestsPerSource {
+		left.Add(1)
+		g.Go(func() error {
+			defer left.Done()
+			return f.work(ctx, s, number)
+		})
+	}
+	g.Go(func() error { // the last request out sees the source off
+		left.Wait()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.download.Leave(number)
+		delete(f.numbers, s)
+		f.settled()
+		return nil
+	})
+}
+
+// settled wakes whoever waits for work or for the end. The caller holds f.mu.
+func (f *fetch) settled() {
+	close(f.progress)
+	f.progress = make(chan struct{})
+}
+
+// work asks s for one span after the other. It returns an error only when the
+// whole fetch must end.
+func (f *fetch) work(ctx context.Context, s source, number swarm.Source) error {
+	for {
+		f.mu.Lock()
+		span, ok := f.download.Next(number)
+		done, progress := f.download.Done(), f.progress
+		f.mu.Unlock()
+		if done {
+			return nil
+		}
+		if !ok {
+			select {
+			case <-progress:
+				continue
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		err := s.span(ctx, f.id, f.size, span, func(index int64, data []byte) error {
+			if err := f.verify(f.outboard, s, index, data); err != nil {
+				return err
+			}
+			return f.accept(s, index, data)
+		})
+		f.mu.Lock()
+		f.download.Settled(number, span)
+		f.settled()
+		sinkErr := f.sinkErr
+		f.mu.Unlock()
+		switch {
+		case sinkErr != nil:
+			return sinkErr
+		case err == nil:
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, errNotHeld):
+			return nil
+		default:
+			f.crowd.drop(s, err)
+			return nil
+		}
+	}
+}

@@ -1,0 +1,378 @@
+package share
+
+import (
+	"bufio"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/node"
+	"github.com/p2pshare/p2pshare/share/content"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// searchMax bounds a search for a name. A DHT lookup over live peers takes
+	// well under a second even at 160 ms round trips; five seconds leave room
+	// for one dial that is never answered, and are about as long as a person
+	// waits before asking why nothing happens.
+	searchMax = 5 * time.Second
+	// searchAfterFirst is how long others may still contradict the first
+	// answer from the DHT.
+	searchAfterFirst = time.Second
+	// askedMax is how many peers one search asks: a name can be flooded.
+	askedMax = 64
+	// askParallel is how many are asked at a time.
+	askParallel = 16
+	// askMax bounds one peer's dial and answer.
+	askMax = 4 * time.Second
+)
+
+// FindOptions are the options of one Find.
+type FindOptions struct {
+	Peers    []peer.AddrInfo // asked first
+	From     peer.ID         // believe only manifests signed by it; empty: anybody's
+	Progress func(Progress)  // may be nil
+}
+
+// Candidate is one content that claims a name.
+type Candidate struct {
+	ID         content.ID `json:"id"`
+	Name       Name       `json:"name"` // as its newest manifest spells it
+	Kind       Kind       `json:"kind"`
+	Size       int64      `json:"size"`       // as its newest manifest says
+	Publishers []peer.ID  `json:"publishers"` // whose signed manifests name it
+	Tier       int        `json:"tier"`       // DESIGN's tiers of trust; 3: strangers
+	Reachable  bool       `json:"reachable"`  // somebody who holds it answered
+
+	holders  []peer.AddrInfo // who answered with its manifest
+	via      node.Via        // how the first of them is reached
+	manifest Manifest        // the newest
+	envelope node.Envelope   // that it came in
+}
+
+// tierStrangers is DESIGN §4's lowest tier: LAN and DHT together.
+const tierStrangers = 3
+
+// searchReport says where a search looked and what went wrong there.
+type searchReport struct {
+	dht       bool // a DHT was asked
+	dhtPeers  int
+	announced int // providers that were named
+	asked     int // peers that answered
+	dialErr   error
+	corrupt   []*CorruptError
+}
+
+// Find collects the contents that claim w's name, from the peers that provide
+// its key: each publisher counts with its newest manifest only. It returns
+// ErrNotFound, ErrUnreachable or ErrCorrupt when there is none, and any number
+// of candidates, ordered by ID, otherwise; it chooses none.
+func (l *Library) Find(ctx context.Context, w What, o FindOptions) ([]Candidate, error) {
+	return l.find(ctx, w, o, newMeter(o.Progress, PhaseLocal))
+}
+
+func (l *Library) find(ctx context.Context, w What, o FindOptions, m *meter) ([]Candidate, error) {
+	if w.Group != "" {
+		return nil, fmt.Errorf("this node follows no group called %q: %w", Escape(w.Group), ErrNotFound)
+	}
+	if w.Publisher != "" {
+		o.From = w.Publisher
+	}
+	whole := ctx
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.SearchMax)
+	defer cancel()
+	s := &search{
+		library: l, name: w.Name, from: o.From, meter: m,
+		newest: map[peer.ID]claim{}, seen: map[peer.ID]bool{l.node.ID(): true},
+		asking: make(chan struct{}, askParallel),
+	}
+	s.first = sync.OnceFunc(func() { time.AfterFunc(searchAfterFirst, cancel) })
+	if err := s.askLocal(); err != nil {
+		return nil, err
+	}
+	s.askAll(ctx, slices.Concat(o.Peers, w.Peers))
+	if err := whole.Err(); err != nil {
+		return nil, err
+	}
+	found := s.candidates(w.Prefix)
+	if len(found) == 0 {
+		return nil, s.verdict(w)
+	}
+	return found, nil
+}
+
+// claim is a publisher's newest manifest for the name, and who told it.
+type claim struct {
+	manifest Manifest
+	envelope node.Envelope
+	holders  []peer.AddrInfo
+	via      node.Via
+}
+
+// search is one Find at work.
+type search struct {
+	library *Library
+	name    Name
+	from    peer.ID
+	meter   *meter
+	asking  chan struct{} // capacity askParallel
+	first   func()        // called at the first claim from the network
+
+	mu     sync.Mutex        // guards all below
+	newest map[peer.ID]claim // by publisher
+	seen   map[peer.ID]bool  // asked or being asked
+	report searchReport
+}
+
+// askLocal takes up what this peer shares under the name itself.
+func (s *search) askLocal() error {
+	records, err := s.library.catalog.byName(nameDigest(s.name), metaManifestsMax)
+	if err != nil {
+		return err
+	}
+	self := peer.AddrInfo{ID: s.library.node.ID()}
+	for _, r := range records {
+		if r.Envelope == nil || !s.library.servable(r) {
+			continue
+		}
+		if m, err := OpenManifest(*r.Envelope, time.Now()); err == nil {
+			s.claim(m, *r.Envelope, self, ViaLocal)
+		}
+	}
+	return nil
+}
+
+// askAll asks the given peers and those that the DHTs name, until all have
+// answered or ctx ends.
+func (s *search) askAll(ctx context.Context, peers []peer.AddrInfo) {
+	var g errgroup.Group
+	for _, p := range peers {
+		g.Go(func() error {
+			s.ask(ctx, p, false)
+			return nil
+		})
+	}
+	g.Go(func() error {
+		s.meter.begin(PhaseDHT, 0)
+		if !s.library.node.WaitDHT(ctx) {
+			return nil
+		}
+		s.mu.Lock()
+		s.report.dht, s.report.dhtPeers = true, s.library.node.DHTPeers()
+		s.mu.Unlock()
+		for p := range s.library.node.FindProviders(ctx, s.name.Key()) {
+			if !s.admit() {
+				break
+			}
+			g.Go(func() error {
+				s.ask(ctx, p, true)
+				return nil
+			})
+		}
+		return nil
+	})
+	g.Wait()
+}
+
+// admit counts a provider that was named, and says whether to ask it.
+func (s *search) admit() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.report.announced++
+	s.meter.sources(s.report.announced)
+	return s.report.announced <= askedMax
+}
+
+// ask asks one peer for manifests of the name.
+func (s *search) ask(ctx context.Context, p peer.AddrInfo, dht bool) {
+	s.mu.Lock()
+	known := s.seen[p.ID]
+	s.seen[p.ID] = true
+	s.mu.Unlock()
+	if known {
+		return
+	}
+	select {
+	case s.asking <- struct{}{}:
+		defer func() { <-s.asking }()
+	case <-ctx.Done():
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, askMax)
+	defer cancel()
+	request := metaRequest{Op: opName, Key: hex.EncodeToString(s.name.Key())}
+	_, err := s.library.askMeta(ctx, p, request, func(m Manifest, e node.Envelope, via node.Via) error {
+		if m.Name.Lookup() != s.name.Lookup() {
+			return &CorruptError{ID: m.ID, Peer: p.ID, Reason: "it answers with a manifest of another name"}
+		}
+		s.claim(m, e, p, via)
+		if dht {
+			s.first()
+		}
+		return nil
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var bad *CorruptError
+	switch {
+	case errors.As(err, &bad):
+		s.report.corrupt = append(s.report.corrupt, bad)
+	case err != nil:
+		s.report.dialErr = fmt.Errorf("%s: %w", p.ID, err)
+	default:
+		s.report.asked++
+		s.meter.add(1)
+	}
+}
+
+// claim keeps the newest manifest of each publisher, and everybody who told it.
+func (s *search) claim(m Manifest, e node.Envelope, holder peer.AddrInfo, via node.Via) {
+	if s.from != "" && m.Publisher != s.from {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known, ok := s.newest[m.Publisher]
+	switch {
+	case !ok || m.Seq > known.manifest.Seq:
+		s.newest[m.Publisher] = claim{m, e, []peer.AddrInfo{holder}, via}
+	case m.ID == known.manifest.ID:
+		known.holders = append(known.holders, holder)
+		s.newest[m.Publisher] = known
+	}
+}
+
+// candidates groups the claims by content, ordered by ID.
+func (s *search) candidates(prefix string) []Candidate {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	byID := map[content.ID]*Candidate{}
+	for publisher, c := range s.newest {
+		m := c.manifest
+		if len(prefix) > 0 && m.ID.Hex()[:min(len(prefix), 64)] != prefix {
+			continue
+		}
+		k := byID[m.ID]
+		if k == nil {
+			k = &Candidate{ID: m.ID, Tier: tierStrangers, via: c.via}
+			byID[m.ID] = k
+		}
+		if m.Issued.After(k.manifest.Issued) || k.Name == "" {
+			k.Name, k.Kind, k.Size, k.manifest, k.envelope = m.Name, m.Kind, m.Size, m, c.envelope
+		}
+		k.Publishers = append(k.Publishers, publisher)
+		k.holders = append(k.holders, c.holders...)
+		k.Reachable = true // whoever holds it has just answered
+	}
+	found := make([]Candidate, 0, len(byID))
+	for _, k := range byID {
+		slices.Sort(k.Publishers)
+		found = append(found, *k)
+	}
+	slices.SortFunc(found, func(a, b Candidate) int { return slices.Compare(a.ID[:], b.ID[:]) })
+	return found
+}
+
+// verdict says why there is no candidate.
+func (s *search) verdict(w What) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.report
+	what := fmt.Sprintf("%q", Escape(w.String()))
+	switch {
+	case len(r.corrupt) > 0:
+		return fmt.Errorf("%s: %w", what, r.corrupt[0])
+	case r.asked == 0 && r.dialErr != nil:
+		return fmt.Errorf("%s: %w: %w", what, ErrUnreachable, r.dialErr)
+	case w.Prefix != "" && len(s.newest) > 0:
+		return fmt.Errorf("%s: %d contents have this name, and no ID begins so: %w", what, len(s.newest), ErrNotFound)
+	case !r.dht && r.asked == 0:
+		return fmt.Errorf("%s: nobody to ask, no peer of the DHT can be reached: %w", what, ErrNotFound)
+	case !r.dht:
+		return fmt.Errorf("%s: asked %d peers, and no DHT: %w", what, r.asked, ErrNotFound)
+	}
+	return fmt.Errorf("%s: asked the DHT (%d peers connected), %d providers named: %w", what, r.dhtPeers, r.announced, ErrNotFound)
+}
+
+// askMeta sends one request to p and calls fn with each manifest of the
+// answer, after checking it. A manifest that must not be believed, and an
+// error of fn, end it.
+func (l *Library) askMeta(ctx context.Context, p peer.AddrInfo, q metaRequest, fn func(Manifest, node.Envelope, node.Via) error) (node.Via, error) {
+	if err := l.node.Connect(ctx, p); err != nil {
+		return "", err
+	}
+	s, err := l.node.Open(ctx, p.ID, metaProtocol, node.OpenOptions{Relay: true})
+	if err != nil {
+		return "", err
+	}
+	defer s.Reset()
+	via := node.ViaStream(s)
+	stop := context.AfterFunc(ctx, func() { s.Reset() })
+	defer stop()
+	err = readManifests(s, q, func(m Manifest, e node.Envelope) error { return fn(m, e, via) })
+	var bad *CorruptError
+	if errors.As(err, &bad) {
+		bad.Peer = p.ID
+	}
+	if ctx.Err() != nil && bad == nil {
+		err = ctx.Err()
+	}
+	return via, err
+}
+
+func readManifests(s io.ReadWriter, q metaRequest, fn func(Manifest, node.Envelope) error) error {
+	if err := writeLine(s, q); err != nil {
+		return err
+	}
+	in := newLineReader(s)
+	for count := 0; ; count++ {
+		a, err := readAnswer(in)
+		if err != nil {
+			return err
+		}
+		if a.End {
+			if a.Error != "" {
+				return fmt.Errorf("peer answers: %q", Escape(a.Error[:min(len(a.Error), errorTextMax)]))
+			}
+			return nil
+		}
+		if count == metaManifestsMax {
+			return &CorruptError{Reason: "its answer does not end"}
+		}
+		e, err := node.DecodeEnvelope(a.Manifest)
+		if err != nil {
+			return &CorruptError{Reason: err.Error()}
+		}
+		m, err := OpenManifest(e, time.Now())
+		if err != nil {
+			return &CorruptError{Reason: err.Error()}
+		}
+		if err := fn(m, e); err != nil {
+			return err
+		}
+	}
+}
+
+// readAnswer reads a line of an answer. What is no such line is the peer's
+// fault; that none came may be the network's.
+func readAnswer(in *bufio.Reader) (metaAnswer, error) {
+	line, err := readLine(in)
+	if err != nil {
+		if len(line) == 0 && in.Buffered() == 0 {
+			return metaAnswer{}, err
+		}
+		return metaAnswer{}, &CorruptError{Reason: err.Error()}
+	}
+	a, err := decodeMetaAnswer(line)
+	if err != nil {
+		return a, &CorruptError{Reason: err.Error()}
+	}
+	return a, nil
+}

@@ -1,0 +1,469 @@
+package share
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/node"
+	"github.com/p2pshare/p2pshare/share/content"
+	"golang.org/x/sync/errgroup"
+)
+
+// GetOptions are the options of one Get. The zero value saves in the working
+// directory under the content's name.
+type GetOptions struct {
+	// Dir is the absolute directory to save in; empty: the working directory.
+	Dir string
+	// Target is the absolute path to save as, and wins over Dir. When it is a
+	// directory that exists, the content is saved inside it under its name.
+	Target string
+	// Output, if set, gets a file's bytes in order, instead of a file.
+	Output io.Writer
+	// Force replaces a file that holds something else.
+	Force bool
+	// From believes only manifests signed by this peer; empty: anybody's.
+	From peer.ID
+	// Path takes one file or subdirectory of the directory asked for.
+	Path Path
+	// Peers are asked first.
+	Peers []peer.AddrInfo
+	// Strict refuses a name that only strangers vouch for.
+	Strict bool
+	// NoServe does not share what was got. A visitor never does.
+	NoServe bool
+	// Progress, if set, is called from one goroutine at a time.
+	Progress func(Progress)
+	// Note, if set, gets lines a person should see, safe for a terminal.
+	Note func(string)
+}
+
+// Got tells what a Get has brought.
+type Got struct {
+	Name         Name
+	ID           content.ID
+	Kind         Kind
+	Path         string // absolute; empty when it was written to Output
+	Size         int64  // bytes; of a directory: of all its files
+	Files        int64  // 1 for a file
+	BytesFetched int64  // from other peers
+	Took         time.Duration
+	Already      bool         // the same bytes were there: nothing was written
+	Sources      []SourceStat // most bytes first
+	Corrupt      []peer.ID    // peers dropped because of what they sent
+}
+
+// tickEvery is how often progress is reported while nothing moves.
+const tickEvery = 500 * time.Millisecond
+
+// Get finds what w means, fetches it from whoever has it, verifies every chunk
+// group, and saves it. It never picks one of several contents (ErrAmbiguous),
+// and replaces nothing without Force (ErrExists). When it ends early, by an
+// error or by ctx, what was fetched stays in a partial file beside the target,
+// and the next Get goes on from there.
+//
+// Other errors: ErrNotFound, ErrUnreachable, ErrCorrupt, ErrRefused,
+// ErrNoSpace, and the system's for a target that can't be written.
+func (l *Library) Get(ctx context.Context, w What, o GetOptions) (Got, error) {
+	start := time.Now()
+	ctx, cancel := context.WithCancel(ctx)
+	m := newMeter(o.Progress, PhaseLocal)
+	g := &getting{library: l, options: o, what: w, meter: m, crowd: l.newCrowd(m), localizer: thisSystem()}
+	var ticking sync.WaitGroup
+	ticking.Go(func() { tickUntil(ctx, m) })
+	got, err := g.run(ctx)
+	cancel()
+	g.crowd.close()
+	ticking.Wait()
+	m.flush()
+
+	got.Took = time.Since(start)
+	got.Sources, got.Corrupt = g.crowd.report()
+	for _, s := range got.Sources {
+		if s.Via != ViaLocal {
+			got.BytesFetched += s.Bytes
+		}
+	}
+	return got, err
+}
+
+func tickUntil(ctx context.Context, m *meter) {
+	t := time.NewTicker(tickEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			m.tick()
+		}
+	}
+}
+
+// getting is one Get at work.
+type getting struct {
+	library   *Library
+	options   GetOptions
+	what      What
+	meter     *meter
+	crowd     *crowd
+	localizer localSystem
+}
+
+func (g *getting) run(ctx context.Context) (Got, error) {
+	c, err := g.resolve(ctx)
+	if err != nil {
+		return Got{}, err
+	}
+	guessed := g.what.Kind == "" && g.what.Name == "" // only strangers say what it is
+	if c.Kind != KindDir {
+		if g.options.Path != "" {
+			return Got{}, fmt.Errorf("%s is a file, and has no %q in it: %w", Escape(g.what.String()), Escape(string(g.options.Path)), ErrNotFound)
+		}
+		return g.file(ctx, c)
+	}
+	got, err := g.dir(ctx, c)
+	if errors.Is(err, ErrBadListing) {
+		if guessed {
+			c.Kind = KindFile // whoever said it was a directory lied
+			return g.file(ctx, c)
+		}
+		err = &CorruptError{ID: c.ID, Reason: err.Error()}
+	}
+	return got, err
+}
+
+func (g *getting) note(format string, args ...any) {
+	if g.options.Note != nil {
+		g.meter.exclusive(func() { g.options.Note(fmt.Sprintf(format, args...)) })
+	}
+}
+
+// resolve settles which content is meant, and offers its holders as sources.
+func (g *getting) resolve(ctx context.Context) (Candidate, error) {
+	if !g.what.ID.IsZero() {
+		return g.resolveID(ctx)
+	}
+	found, err := g.library.find(ctx, g.what, FindOptions{Peers: g.options.Peers, From: g.options.From}, g.meter)
+	if err != nil {
+		return Candidate{}, err
+	}
+	if len(found) > 1 {
+		if found, err = g.probe(ctx, found); err != nil {
+			return Candidate{}, err
+		}
+	}
+	if len(found) > 1 {
+		return Candidate{}, &AmbiguousError{Name: g.what.Name, Candidates: found}
+	}
+	c := found[0]
+	if err := g.vouch(c); err != nil {
+		return c, err
+	}
+	for _, p := range c.holders {
+		g.crowd.offer(ctx, p)
+	}
+	if c.Size > content.GroupSize {
+		g.crowd.search(ctx, c.ID) // more hands; a small content is here before they are
+	}
+	return c, nil
+}
+
+// vouch says who stands for a name, when it is nobody the person named.
+func (g *getting) vouch(c Candidate) error {
+	if g.what.Publisher != "" || g.options.From != "" || len(c.Publishers) == 1 && c.Publishers[0] == g.library.node.ID() {
+		return nil
+	}
+	if g.options.Strict {
+		return fmt.Errorf("%q: only strangers vouch for this name (%d publishers): %w", Escape(string(c.Name)), len(c.Publishers), ErrRefused)
+	}
+	claimed := fmt.Sprintf("%d publishers", len(c.Publishers))
+	if len(c.Publishers) == 1 {
+		claimed = "1 publisher"
+	}
+	how := string(c.via)
+	if c.via == node.ViaLAN {
+		how = "LAN"
+	}
+	g.note("unverified name: claimed by %s (%s, %s)", claimed, shortPeer(c.Publishers[0]), how)
+	return nil
+}
+
+// shortPeer is how a peer is shown where a line must stay short.
+func shortPeer(p peer.ID) string {
+	s := p.String()
+	return s[:min(12, len(s))] + "…"
+}
+
+// probe tries one chunk group of each candidate, and returns those of which
+// one came: claims that lead nowhere don't count.
+func (g *getting) probe(ctx context.Context, found []Candidate) ([]Candidate, error) {
+	g.meter.begin(PhaseDialling, int64(len(found)))
+	ctx, cancel := context.WithTimeout(ctx, dialMax)
+	defer cancel()
+	errs := make([]error, len(found))
+	var group errgroup.Group
+	group.SetLimit(probeParallel)
+	for i := range found {
+		group.Go(func() error {
+			errs[i] = g.probeOne(ctx, found[i])
+			g.meter.add(1)
+			return nil
+		})
+	}
+	group.Wait()
+	var alive []Candidate
+	for i, c := range found {
+		if errs[i] == nil {
+			alive = append(alive, c)
+			continue
+		}
+		g.note("%s claims %s too, and can't be had: %s", shortPeer(c.Publishers[0]), c.ID.Short(), Escape(errs[i].Error()))
+	}
+	if len(alive) == 0 {
+		return nil, errs[0]
+	}
+	return alive, nil
+}
+
+// probeParallel is how many candidates are probed at a time.
+const probeParallel = 8
+
+func (g *getting) probeOne(ctx context.Context, c Candidate) error {
+	ctx, cancel := context.WithCancel(ctx)
+	crowd := g.library.newCrowd(newMeter(nil, PhaseDialling))
+	for _, p := range c.holders {
+		crowd.offer(ctx, p)
+	}
+	f := &fetch{crowd: crowd, meter: crowd.meter, id: c.ID, size: -1}
+	_, _, err := f.open(ctx)
+	cancel()
+	crowd.close()
+	return err
+}
+
+// resolveID asks what an ID is, unless that was told: its name and whether it
+// is a directory, from this library or from the first source that knows.
+func (g *getting) resolveID(ctx context.Context) (Candidate, error) {
+	c := Candidate{ID: g.what.ID, Name: g.what.Name, Kind: g.what.Kind, Size: -1}
+	records, err := g.library.catalog.byID(c.ID, 1)
+	if err != nil {
+		return c, err
+	}
+	for _, r := range records {
+		g.adopt(&c, r.Share.Name, r.Kind, r.Envelope)
+	}
+	peers := append(append([]peer.AddrInfo{}, g.options.Peers...), g.what.Peers...)
+	for _, p := range peers {
+		g.crowd.offer(ctx, p)
+	}
+	if len(records) > 0 {
+		return c, nil
+	}
+	if len(peers) == 0 {
+		g.meter.begin(PhaseDHT, 0)
+		g.crowd.search(ctx, c.ID)
+	}
+	return c, g.askKind(ctx, &c)
+}
+
+// adopt fills in what c does not know yet.
+func (g *getting) adopt(c *Candidate, name Name, kind Kind, e *node.Envelope) {
+	if c.Kind == "" {
+		c.Kind = kind
+	}
+	if e != nil && (c.Name == "" || c.Name.Lookup() == name.Lookup()) {
+		c.envelope = *e
+	}
+	if c.Name == "" {
+		c.Name = name
+	}
+}
+
+// askKind asks sources for a manifest of c, one after the other as they come,
+// until one has it. That none has is no fault: then c is a file without a name.
+func (g *getting) askKind(ctx context.Context, c *Candidate) error {
+	asked := map[peer.ID]bool{}
+	for {
+		live, more, change := g.crowd.members()
+		for _, s := range live {
+			if s.via() == ViaLocal || asked[s.peer()] {
+				continue
+			}
+			asked[s.peer()] = true
+			known := g.askKindOf(ctx, c, s)
+			if known {
+				return nil
+			}
+		}
+		if !more || len(asked) >= probeParallel {
+			return ctx.Err()
+		}
+		g.meter.phase(PhaseDialling)
+		select {
+		case <-change:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (g *getting) askKindOf(ctx context.Context, c *Candidate, s source) (known bool) {
+	ctx, cancel := context.WithTimeout(ctx, askMax)
+	defer cancel()
+	_, err := g.library.askMeta(ctx, peer.AddrInfo{ID: s.peer()}, metaRequest{Op: opID, ID: c.ID.String()},
+		func(m Manifest, e node.Envelope, _ node.Via) error {
+			if m.ID != c.ID {
+				return &CorruptError{ID: c.ID, Reason: "it answers with a manifest of another content"}
+			}
+			if !known || m.Name.Lookup() == g.what.Name.Lookup() {
+				g.adopt(c, m.Name, m.Kind, &e)
+				known = true
+			}
+			return nil
+		})
+	var bad *CorruptError
+	if errors.As(err, &bad) {
+		g.crowd.drop(s, bad)
+	}
+	return known
+}
+
+// place says where to save: the directory, opened, and the name in it.
+func (g *getting) place(name Name, id content.ID) (root *os.Root, base, target string, err error) {
+	if name == "" {
+		name = Name(id.Hex())
+	}
+	base, renamed := g.localizer.name(name)
+	dir := g.options.Dir
+	if t := g.options.Target; t != "" {
+		dir = t
+		if info, err := os.Stat(t); err != nil || !info.IsDir() {
+			dir, base, renamed = filepath.Dir(t), filepath.Base(t), false
+		}
+	}
+	if dir == "" {
+		dir = "."
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, "", "", err
+	}
+	if renamed {
+		g.note("%s is called %s here", Escape(string(name)), Escape(base))
+	}
+	root, err = os.OpenRoot(dir)
+	if err != nil {
+		return nil, "", "", fmt.Errorf("save in %s: %w", Escape(dir), err)
+	}
+	return root, base, filepath.Join(dir, base), nil
+}
+
+// file gets a file.
+func (g *getting) file(ctx context.Context, c Candidate) (Got, error) {
+	got := Got{Name: c.Name, ID: c.ID, Kind: KindFile, Files: 1}
+	if g.options.Output != nil {
+		out := &ordered{out: g.options.Output}
+		f := &fetch{crowd: g.crowd, meter: g.meter, id: c.ID, size: -1, sink: out, window: orderedWindow}
+		var err error
+		got.Size, err = f.run(ctx)
+		return got, err
+	}
+	root, base, target, err := g.place(c.Name, c.ID)
+	if err != nil {
+		return got, err
+	}
+	defer root.Close()
+	got.Path = target
+	s := &saving{getting: g, root: root, name: base, id: c.ID, size: -1, meter: g.meter, sync: true}
+	if err := s.run(ctx); err != nil {
+		return got, err
+	}
+	got.Size, got.Already = s.size, s.already
+	if c.Size >= 0 && c.Name != "" && c.Size != s.size {
+		g.note("the manifest says %d bytes, and the content has %d", c.Size, s.size)
+	}
+	if g.serves() {
+		share := Share{Name: c.Name, ID: c.ID, Kind: KindFile, Size: s.size, Files: 1, Path: target}
+		return got, g.keep(c, share, 0, []hashedFile{s.hashed(target)})
+	}
+	return got, nil
+}
+
+// serves says whether what is got is shared on from here.
+func (g *getting) serves() bool {
+	return g.library.node.Role() == node.RolePeer && !g.options.NoServe && g.options.Path == ""
+}
+
+// keep enters what was got into the library, with the publisher's manifest,
+// and has it announced. key is where files of it were put before, or 0. What
+// is shared from that path already, with that content, stays as it is.
+func (g *getting) keep(c Candidate, s Share, key shareKey, rest []hashedFile) error {
+	k, err := g.enter(c, s, key, rest)
+	if err != nil || k == 0 {
+		return err
+	}
+	r, ok, err := g.library.catalog.byPath(s.Path)
+	if err != nil || !ok {
+		return err
+	}
+	keys, err := g.library.keysOf(r)
+	if err != nil {
+		return err
+	}
+	g.library.keepProviding(keys)
+	g.library.announceLater(k)
+	return nil
+}
+
+// enter returns the key under which the share is live now, or 0 when there was
+// nothing to enter.
+func (g *getting) enter(c Candidate, s Share, key shareKey, rest []hashedFile) (_ shareKey, err error) {
+	catalog := g.library.catalog
+	defer func() {
+		if err != nil && key != 0 {
+			err = errors.Join(err, catalog.remove(key))
+		}
+	}()
+	s.Added = time.Now().UTC().Truncate(time.Second)
+	r := shareRecord{Share: s}
+	if c.envelope.Sender != "" {
+		if m, err := OpenManifest(c.envelope, time.Now()); err == nil {
+			r.Envelope, r.Name, r.Seq, r.Expires = &c.envelope, m.Name, m.Seq, m.Expires
+		}
+	}
+	if r.Name == "" {
+		r.Name, _ = ParseName(filepath.Base(s.Path))
+	}
+	old, ok, err := catalog.byPath(s.Path)
+	if err != nil {
+		return 0, err
+	}
+	if ok && old.ID == s.ID || r.Name == "" { // shared already, or under no name that can be published
+		if key != 0 {
+			return 0, catalog.remove(key)
+		}
+		return 0, nil
+	}
+	if key == 0 {
+		if key, err = catalog.begin(s.Path); err != nil {
+			return 0, err
+		}
+	}
+	if err := catalog.putFiles(key, rest); err != nil {
+		return 0, err
+	}
+	r.key = key
+	return key, catalog.finish(r)
+}
+
+// joinLocal joins a directory's absolute path and a local path below it.
+func joinLocal(dir, local string) string {
+	return filepath.Join(dir, filepath.FromSlash(path.Clean(local)))
+}

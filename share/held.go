@@ -1,0 +1,140 @@
+package share
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/p2pshare/p2pshare/share/content"
+)
+
+// held is an open file that was found to be the one that was hashed.
+type held struct {
+	file     *os.File
+	record   heldFile
+	identity fileIdentity // of the open file
+}
+
+func (h *held) close() { h.file.Close() }
+
+// unchanged reports whether the file is still as it was when it was opened:
+// ask after reading, and before believing what was read.
+func (h *held) unchanged() bool {
+	info, err := h.file.Stat()
+	return err == nil && sysIdentity(info) == h.identity
+}
+
+// openHeld opens a file of this library that holds id, of a share that allow
+// lets through. It returns ErrNotShared when there is none, and ErrModified
+// when all there were have changed since they were hashed.
+func (l *Library) openHeld(ctx context.Context, id content.ID, allow func(shareRecord) bool) (*held, error) {
+	files, shares, err := l.catalog.files(id)
+	if err != nil {
+		return nil, err
+	}
+	reason := ErrNotShared
+	for i, f := range files {
+		if !allow(shares[i]) {
+			continue
+		}
+		h, err := l.openUnchanged(ctx, f)
+		if err == nil {
+			return h, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		reason = ErrModified
+		l.log.Info("shared file is no longer what it was", "path", f.path, "id", id, "err", err)
+		l.withdrawChanged(shares[i])
+	}
+	return nil, fmt.Errorf("%s: %w", id, reason)
+}
+
+// openUnchanged opens f and makes sure of its content: by its identity when
+// that is the recorded one, by hashing it again when only times or numbers
+// differ (it was moved back, linked, or its mode changed), and by neither when
+// its size says that it is another. What was found is recorded, so that no
+// stranger can make this peer hash the same file again and again.
+func (l *Library) openUnchanged(ctx context.Context, f heldFile) (*held, error) {
+	file, info, err := openShared(func(flag int) (*os.File, error) { return os.OpenFile(f.path, flag, 0) })
+	if err != nil {
+		return nil, err
+	}
+	now := sysIdentity(info)
+	if now == f.identity && !f.modified {
+		return &held{file, f, now}, nil
+	}
+	if now.size != f.identity.size || f.modified && now == f.identity {
+		file.Close()
+		return nil, ErrModified
+	}
+	if err := l.hashAgain(ctx, &f, file, now); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return &held{file, f, now}, nil
+}
+
+// rehash lets one file be hashed again at a time: a request for it must not
+// cost this machine all its processors.
+var rehash sync.Mutex
+
+func (l *Library) hashAgain(ctx context.Context, f *heldFile, file *os.File, now fileIdentity) error {
+	rehash.Lock()
+	defer rehash.Unlock()
+	// Somebody may have done it while we waited.
+	if known, ok, err := l.catalog.file(f.share, f.path); err == nil && ok && known.identity == now {
+		f.fileRecord = known
+		if known.modified {
+			return ErrModified
+		}
+		return nil
+	}
+	start := time.Now()
+	id, _, err := hashContent(ctx, file, now.size, false, func(int) {})
+	if err != nil {
+		return err
+	}
+	f.modified = id != f.id
+	f.identity = now
+	if !f.modified {
+		f.identity = now.settled(start)
+	}
+	if err := l.catalog.updateFile(*f); err != nil {
+		return err
+	}
+	if f.modified {
+		return ErrModified
+	}
+	return nil
+}
+
+// withdrawChanged stops announcing a share whose single file has changed.
+func (l *Library) withdrawChanged(r shareRecord) {
+	if r.Kind != KindFile {
+		return // the rest of a tree is still good
+	}
+	k, err := l.keysOf(r)
+	if err == nil {
+		err = l.node.StopProviding(k.first...)
+	}
+	if err != nil {
+		l.log.Warn("withdraw a changed file", "path", r.Path, "err", err)
+	}
+}
+
+// anyShare allows every share: for what stays on this machine.
+func anyShare(shareRecord) bool { return true }
+
+// readHeld reads chunk group index of h into buf.
+func readHeld(h *held, size, index int64, buf *[content.GroupSize]byte) error {
+	err := readGroup(h.file, size, index, buf)
+	if errors.Is(err, ErrModified) || err == nil {
+		return err
+	}
+	return fmt.Errorf("read %s: %w", h.record.path, err)
+}

@@ -1,0 +1,121 @@
+package share
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"mime"
+	"path"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/node"
+	"github.com/p2pshare/p2pshare/share/content"
+)
+
+// Manifest is what a publisher says about a content, signed in an envelope of
+// kind "manifest". Times are RFC 3339 in UTC.
+type Manifest struct {
+	V         int               `json:"v"` // 1
+	Name      Name              `json:"name"`
+	ID        content.ID        `json:"id"`
+	Kind      Kind              `json:"kind"`
+	Size      int64             `json:"size"`            // bytes; of a directory: of all its files
+	Media     string            `json:"media,omitempty"` // media type by extension: a hint
+	Publisher peer.ID           `json:"publisher"`       // the envelope's sender
+	Seq       int64             `json:"seq"`             // max(previous + 1, Unix milliseconds): the highest of a publisher's name counts
+	Issued    time.Time         `json:"issued"`
+	Expires   time.Time         `json:"expires"`
+	Attrs     map[string]string `json:"attrs,omitempty"`
+	Note      string            `json:"note,omitempty"`
+	Mirrors   []string          `json:"mirrors,omitempty"`
+}
+
+const (
+	manifestVersion = 1
+	// manifestLife is how long a manifest is believed. Its publisher signs a
+	// new one at half of it, so only those of publishers that left run out.
+	manifestLife = 30 * 24 * time.Hour
+	// clockSkew is how wrong a clock may be before we call it a lie.
+	clockSkew = 24 * time.Hour
+
+	noteMax    = 1024
+	mirrorsMax = 4
+	attrsMax   = 32
+)
+
+// newManifest is what this publisher says now about a share. previous is the
+// highest seq it has used, 0 for none.
+func newManifest(s Share, publisher peer.ID, previous int64, now time.Time) Manifest {
+	return Manifest{
+		V: manifestVersion, Name: s.Name, ID: s.ID, Kind: s.Kind, Size: s.Size,
+		Media:     mime.TypeByExtension(path.Ext(string(s.Name))),
+		Publisher: publisher,
+		Seq:       max(previous+1, now.UnixMilli()),
+		Issued:    now.UTC().Truncate(time.Second),
+		Expires:   now.Add(manifestLife).UTC().Truncate(time.Second),
+	}
+}
+
+// sign seals m with its publisher's key.
+func (m Manifest) sign(key crypto.PrivKey) (node.Envelope, error) {
+	body, err := json.Marshal(m)
+	if err != nil {
+		return node.Envelope{}, err
+	}
+	return node.Seal(key, node.KindManifest, body)
+}
+
+// ErrBadManifest is returned for a manifest that must not be believed.
+var ErrBadManifest = errors.New("bad manifest")
+
+// OpenManifest verifies an envelope that holds a manifest, and that it says
+// what a manifest can say, at time now. The error matches ErrBadManifest, or
+// node.ErrBadEnvelope when the signature is at fault.
+func OpenManifest(e node.Envelope, now time.Time) (Manifest, error) {
+	var m Manifest
+	body, err := e.Open(node.KindManifest)
+	if err != nil {
+		return m, err
+	}
+	if err := node.DecodeStrict(body, &m); err != nil {
+		return m, fmt.Errorf("%w: %w", ErrBadManifest, err)
+	}
+	if reason := m.fault(e.Sender, now); reason != "" {
+		return m, fmt.Errorf("%w: %s", ErrBadManifest, reason)
+	}
+	return m, nil
+}
+
+// fault names what is wrong with m, or returns "".
+func (m Manifest) fault(sender peer.ID, now time.Time) string {
+	name, err := ParseName(string(m.Name))
+	switch {
+	case m.V != manifestVersion:
+		return fmt.Sprintf("version %d, and this program knows %d", m.V, manifestVersion)
+	case err != nil:
+		return err.Error()
+	case name != m.Name:
+		return "name is not in normal form"
+	case m.ID.IsZero():
+		return "no content ID"
+	case m.Kind != KindFile && m.Kind != KindDir:
+		return "unknown kind"
+	case m.Size < 0 || m.Size > content.SizeMax:
+		return fmt.Sprintf("impossible size %d", m.Size)
+	case m.Publisher != sender:
+		return "publisher is not the signer"
+	case m.Seq < 1 || m.Seq > now.Add(clockSkew).UnixMilli():
+		return fmt.Sprintf("sequence number %d is from the future", m.Seq)
+	case m.Issued.After(now.Add(clockSkew)):
+		return "issued in the future"
+	case m.Expires.Before(now.Add(-clockSkew)):
+		return "expired " + m.Expires.UTC().Format(time.DateOnly)
+	case m.Expires.Before(m.Issued):
+		return "expires before it was issued"
+	case len(m.Note) > noteMax || len(m.Mirrors) > mirrorsMax || len(m.Attrs) > attrsMax || len(m.Media) > 255:
+		return "too long"
+	}
+	return ""
+}

@@ -1,0 +1,135 @@
+package share
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	// progressEvery is the shortest time between two reports of one phase.
+	progressEvery = 100 * time.Millisecond
+	// rateWindow is how far back a rate looks: long enough to read, short
+	// enough to tell that a transfer has stopped.
+	rateWindow = 3 * time.Second
+)
+
+// meter counts what a long operation has done, and reports it. Its methods may
+// be called from several goroutines; reports come one at a time, in order.
+type meter struct {
+	mu      sync.Mutex // guards all below, and is held during a report: that is what keeps them in order
+	report  func(Progress)
+	whole   *meter // of the directory whose file this meter counts, or nil
+	now     Progress
+	last    time.Time // of the last report
+	samples []sample  // within rateWindow, oldest first
+}
+
+type sample struct {
+	at   time.Time
+	done int64
+}
+
+// newMeter reports to report, which may be nil.
+func newMeter(report func(Progress), phase Phase) *meter {
+	m := &meter{report: report}
+	m.begin(phase, 0)
+	return m
+}
+
+// part returns a meter for one file of a directory: what it fetches counts for
+// the whole, and its phases don't.
+func (m *meter) part() *meter { return &meter{whole: m} }
+
+// begin starts a phase with counts of its own.
+func (m *meter) begin(p Phase, total int64) {
+	m.update(func() bool {
+		m.now = Progress{Phase: p, Total: total, Sources: m.now.Sources}
+		m.samples = m.samples[:0]
+		return true
+	})
+}
+
+// phase tells that the work now waits for another thing, or goes on; the
+// counts stay.
+func (m *meter) phase(p Phase) {
+	m.update(func() bool {
+		changed := m.now.Phase != p
+		m.now.Phase = p
+		return changed
+	})
+}
+
+// expect adds to what the phase will have to do.
+func (m *meter) expect(bytes int64) { m.update(func() bool { m.now.Total += bytes; return false }) }
+
+func (m *meter) add(bytes int64) {
+	fetched := false
+	m.update(func() bool {
+		m.now.Done += bytes
+		fetched = m.now.Phase == PhaseFetching
+		return false
+	})
+	if m.whole != nil && fetched {
+		m.whole.add(bytes)
+	}
+}
+
+func (m *meter) sources(n int) {
+	m.update(func() bool {
+		changed := m.now.Sources != n
+		m.now.Sources = n
+		return changed && n <= 1
+	})
+}
+
+// file counts a file of a directory as done.
+func (m *meter) file(name string) {
+	m.update(func() bool { m.now.Files++; m.now.Name = name; return false })
+}
+
+// tick reports again when nothing has happened for a while.
+func (m *meter) tick() { m.update(func() bool { return false }) }
+
+// flush reports the last state.
+func (m *meter) flush() { m.update(func() bool { return true }) }
+
+// exclusive runs fn between two reports.
+func (m *meter) exclusive(fn func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	fn()
+}
+
+// update changes the counts, and reports them when change says that it
+// matters, or when the last report is old enough.
+func (m *meter) update(change func() (urgent bool)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	urgent := change()
+	if m.report == nil {
+		return
+	}
+	at := time.Now()
+	if !urgent && at.Sub(m.last) < progressEvery {
+		return
+	}
+	m.last = at
+	m.measure(at)
+	m.report(m.now)
+}
+
+func (m *meter) measure(at time.Time) {
+	m.now.Total = max(m.now.Total, m.now.Done)
+	m.samples = append(m.samples, sample{at, m.now.Done})
+	for len(m.samples) > 2 && at.Sub(m.samples[0].at) > rateWindow {
+		m.samples = m.samples[1:]
+	}
+	m.now.Rate, m.now.ETA = 0, 0
+	first := m.samples[0]
+	if took := at.Sub(first.at); took > 0 {
+		m.now.Rate = int64(float64(m.now.Done-first.done) / took.Seconds())
+	}
+	if m.now.Rate > 0 {
+		m.now.ETA = time.Duration(float64(m.now.Total-m.now.Done) / float64(m.now.Rate) * float64(time.Second))
+	}
+}

@@ -1,0 +1,120 @@
+package share
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/p2pshare/p2pshare/share/content"
+)
+
+// saving puts one content into one file: it looks whether the file is there,
+// fetches what is missing, and moves it into place.
+type saving struct {
+	getting *getting
+	root    *os.Root
+	name    string // in root; may hold '/'
+	id      content.ID
+	size    int64 // what is known of it, or -1; the true size after run
+	meter   *meter
+	exec    bool
+	sync    bool // fsync before the rename
+
+	already  bool // the file was there
+	identity fileIdentity
+	outboard *content.Outboard // nil when it was there, or has one group
+}
+
+func (s *saving) run(ctx context.Context) error {
+	for {
+		if same, err := s.compare(ctx); same || err != nil {
+			return err
+		}
+		p, err := openPartial(ctx, s.root, s.name, s.meter)
+		if err == nil {
+			err = s.fetch(ctx, p)
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		// Another get has put something there: look at it.
+	}
+}
+
+// compare looks at what is at the target: the same bytes (true), nothing or
+// something to replace (false), or something that must stay (ErrExists).
+func (s *saving) compare(ctx context.Context) (same bool, err error) {
+	info, err := s.root.Lstat(s.name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if info.IsDir() {
+		return false, fmt.Errorf("%s is a directory: %w", Escape(s.name), ErrExists)
+	}
+	if info.Mode().IsRegular() && (s.size < 0 || s.size == info.Size()) {
+		if same, err = s.holds(ctx, info); same || err != nil {
+			return same, err
+		}
+	}
+	if !s.getting.options.Force {
+		return false, fmt.Errorf("%s: %w", Escape(s.name), ErrExists)
+	}
+	return false, nil
+}
+
+// holds hashes the target.
+func (s *saving) holds(ctx context.Context, info fs.FileInfo) (bool, error) {
+	f, _, err := openShared(func(flag int) (*os.File, error) { return s.root.OpenFile(s.name, flag, 0) })
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	s.meter.begin(PhaseVerifying, info.Size())
+	id, o, err := hashContent(ctx, f, info.Size(), true, func(n int) { s.meter.add(int64(n)) })
+	if errors.Is(err, ErrModified) {
+		return false, nil
+	}
+	if err != nil || id != s.id {
+		return false, err
+	}
+	s.already, s.size, s.identity, s.outboard = true, info.Size(), sysIdentity(info), o
+	return true, nil
+}
+
+// fetch fills p and makes it the target. Whatever happens but success, p stays
+// for the next get; an empty one is not worth keeping.
+func (s *saving) fetch(ctx context.Context, p *partial) error {
+	p.sync = s.sync
+	if s.exec {
+		p.mode = 0o777
+	}
+	f := &fetch{crowd: s.getting.crowd, meter: s.meter, id: s.id, size: s.size, sink: p}
+	size, err := f.run(ctx)
+	if err == nil {
+		s.meter.phase(PhaseWriting)
+		s.size, s.outboard = size, f.outboard
+		err = p.finish(s.getting.options.Force)
+	}
+	if err == nil {
+		var info fs.FileInfo
+		if info, err = p.file.Stat(); err == nil {
+			s.identity = sysIdentity(info)
+		}
+	}
+	if err != nil && p.fresh && p.wrote.Load() == 0 {
+		p.discard()
+		return err
+	}
+	p.close()
+	return err
+}
+
+// hashed is the saved file as the catalog takes it.
+func (s *saving) hashed(path string) hashedFile {
+	return hashedFile{path: path, record: fileRecord{id: s.id, identity: s.identity}, outboard: s.outboard}
+}

@@ -1,0 +1,413 @@
+package share
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/p2pshare/p2pshare/share/content"
+	"github.com/p2pshare/p2pshare/share/internal/swarm"
+	"golang.org/x/sync/errgroup"
+)
+
+// filesParallel is how many files of a directory are fetched at a time: their
+// requests go out one behind the other on the same streams.
+const filesParallel = 32
+
+// dir gets a directory, or what options.Path names in it. A new directory is
+// built as .NAME.p2p-part and renamed when it is complete; one that exists is
+// completed in place, after a look at every file that is there.
+func (g *getting) dir(ctx context.Context, c Candidate) (Got, error) {
+	got := Got{Name: c.Name, ID: c.ID, Kind: KindDir}
+	listing, err := g.listing(ctx, c.ID)
+	if err != nil {
+		return got, err
+	}
+	defer listing.discard()
+	t, single, err := g.survey(listing)
+	if err != nil {
+		return got, err
+	}
+	if single != nil {
+		c := Candidate{ID: single.ID, Name: Name(path.Base(string(single.Path))), Kind: KindFile, Size: single.Size}
+		return g.file(ctx, c)
+	}
+	if g.options.Output != nil {
+		return got, fmt.Errorf("a directory can't be written to one stream; use --path for a file in it: %w", ErrRefused)
+	}
+	name := c.Name
+	if g.options.Path != "" {
+		name = Name(path.Base(string(g.options.Path)))
+	}
+	parent, base, target, err := g.place(name, c.ID)
+	if err != nil {
+		return got, err
+	}
+	defer parent.Close()
+	got.Path, got.Size, got.Files = target, t.size, t.files
+	t.base, t.target, t.parent = base, target, parent
+	if err := t.run(ctx); err != nil {
+		return got, err
+	}
+	got.Already = t.written == 0 && t.inPlace
+	if g.serves() {
+		return got, t.share(ctx, c)
+	}
+	return got, nil
+}
+
+// listing fetches and verifies a directory's listing into the home.
+func (g *getting) listing(ctx context.Context, id content.ID) (*listingFile, error) {
+	f, err := g.library.newListing()
+	if err != nil {
+		return nil, err
+	}
+	fetch := &fetch{crowd: g.crowd, meter: g.meter, id: id, size: -1, sink: listingSink{f}}
+	if f.size, err = fetch.run(ctx); err != nil {
+		f.discard()
+		return nil, err
+	}
+	return f, nil
+}
+
+// listingMax bounds a listing: a million files with long paths, and room.
+const listingMax = 1 << 30
+
+// listingSink writes a listing into its file.
+type listingSink struct{ *listingFile }
+
+func (s listingSink) prepare(size int64, _ *content.Outboard) (*swarm.Bitfield, error) {
+	if size > listingMax {
+		return nil, fmt.Errorf("%w: it is larger than %d bytes", ErrBadListing, listingMax)
+	}
+	return nil, nil
+}
+
+func (s listingSink) write(index int64, data []byte) error {
+	_, err := s.file.WriteAt(data, index*content.GroupSize)
+	return noSpace(err)
+}
+
+// entries reads the listing from its start.
+func (f *listingFile) entries() iter.Seq2[Entry, error] {
+	return readListing(io.NewSectionReader(f.file, 0, f.size))
+}
+
+// tree is a directory being saved.
+type tree struct {
+	getting *getting
+	listing *listingFile
+	sub     Path // the part that is wanted; empty: all
+
+	base, target string
+	parent       *os.Root
+	inPlace      bool // the target exists
+
+	size, files int64
+
+	mu      sync.Mutex
+	written int64 // guarded by mu: files that were not there
+	key     shareKey
+	batch   []hashedFile // guarded by mu
+}
+
+// survey reads the whole listing before anything is written: it adds up, and
+// finds what options.Path means, which may be a single file.
+func (g *getting) survey(listing *listingFile) (t *tree, single *Entry, err error) {
+	t = &tree{getting: g, listing: listing, sub: g.options.Path}
+	found := t.sub == ""
+	for e, err := range listing.entries() {
+		if err != nil {
+			return nil, nil, err
+		}
+		if e.Path == t.sub && e.Kind == KindFile {
+			return nil, &e, nil
+		}
+		if _, ok := t.within(e.Path); !ok {
+			continue
+		}
+		found = true
+		if e.Kind == KindFile {
+			t.files++
+			t.size += e.Size
+		}
+		if t.size > content.SizeMax {
+			return nil, nil, fmt.Errorf("%w: its files add up to an impossible size", ErrBadListing)
+		}
+	}
+	if !found {
+		return nil, nil, fmt.Errorf("%q is not in it: %w", Escape(string(t.sub)), ErrNotFound)
+	}
+	return t, nil, nil
+}
+
+// within strips the wanted part's path, and reports whether p lies in it.
+func (t *tree) within(p Path) (Path, bool) {
+	if t.sub == "" {
+		return p, true
+	}
+	if p == t.sub {
+		return ".", true // an empty directory asked for by itself
+	}
+	rest, ok := strings.CutPrefix(string(p), string(t.sub)+"/")
+	return Path(rest), ok
+}
+
+func (t *tree) run(ctx context.Context) error {
+	info, err := t.parent.Lstat(t.base)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return t.build(ctx)
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return fmt.Errorf("%s is no directory: %w", Escape(t.target), ErrExists)
+	}
+	t.inPlace = true
+	root, err := t.parent.OpenRoot(t.base)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if !t.getting.options.Force {
+		if err := t.each(ctx, t.size, func(ctx context.Context, e Entry, local string) error {
+			return t.check(ctx, root, e, local)
+		}); err != nil {
+			return err
+		}
+	}
+	return t.fill(ctx, root)
+}
+
+// build makes a new directory beside the target and renames it.
+func (t *tree) build(ctx context.Context) error {
+	temp := partialName(t.base)
+	if err := t.parent.Mkdir(temp, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	root, err := t.parent.OpenRoot(temp)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	lock, err := root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := lockFile(ctx, lock); err != nil {
+		return err
+	}
+	mine, err1 := lock.Stat()
+	there, err2 := t.parent.Lstat(temp)
+	if errors.Join(err1, err2) != nil || !os.SameFile(mine, there) {
+		return t.run(ctx) // another get has finished it while we waited
+	}
+	if err := t.fill(ctx, root); err != nil {
+		return err
+	}
+	t.getting.meter.phase(PhaseWriting)
+	if err := syncTree(lock); err != nil {
+		return noSpace(err)
+	}
+	if err := root.Chmod(".", 0o777&^umask()); err != nil {
+		return err
+	}
+	if _, err := t.parent.Lstat(t.base); err == nil {
+		return fmt.Errorf("%s: %w", Escape(t.target), ErrExists)
+	}
+	if err := t.parent.Rename(temp, t.base); err != nil {
+		return err
+	}
+	return syncRoot(t.parent, ".")
+}
+
+// each calls fn for every wanted file, several at a time, and makes the
+// directories on the way.
+func (t *tree) each(ctx context.Context, total int64, fn func(ctx context.Context, e Entry, local string) error) error {
+	t.getting.meter.begin(PhaseVerifying, total)
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(filesParallel)
+	names := newLocalizer(t.getting.localizer)
+	var failed error
+	for e, err := range t.listing.entries() {
+		if err != nil {
+			failed = err
+			break
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		whole, renamed, err := names.path(e.Path)
+		if err != nil {
+			failed = err
+			break
+		}
+		rel, ok := t.within(e.Path)
+		if !ok {
+			continue
+		}
+		local := string(rel)
+		if renamed {
+			parts := strings.Split(whole, "/")
+			local = strings.Join(parts[len(parts)-1-strings.Count(local, "/"):], "/")
+		}
+		g.Go(func() error { return fn(ctx, e, local) })
+	}
+	return errors.Join(failed, g.Wait())
+}
+
+// check refuses a file that is there and differs.
+func (t *tree) check(ctx context.Context, root *os.Root, e Entry, local string) error {
+	if e.Kind != KindFile {
+		return nil
+	}
+	s := t.saving(root, e, local)
+	_, err := s.compare(ctx)
+	return t.inTree(err)
+}
+
+// inTree names the directory in an error about something inside it.
+func (t *tree) inTree(err error) error {
+	if errors.Is(err, ErrExists) {
+		return fmt.Errorf("in %s: %w", Escape(t.target), err)
+	}
+	return err
+}
+
+func (t *tree) saving(root *os.Root, e Entry, local string) *saving {
+	return &saving{
+		getting: t.getting, root: root, name: local, id: e.ID, size: e.Size,
+		exec: e.Executable, meter: t.getting.meter.part(),
+	}
+}
+
+// fill fetches every wanted file into root.
+func (t *tree) fill(ctx context.Context, root *os.Root) error {
+	if t.getting.serves() {
+		key, err := t.getting.library.catalog.begin(t.target)
+		if err != nil {
+			return err
+		}
+		t.key = key
+	}
+	made := &madeDirs{root: root}
+	err := t.each(ctx, t.size, func(ctx context.Context, e Entry, local string) error {
+		t.getting.meter.phase(PhaseFetching)
+		if e.Kind == KindDir {
+			return made.make(local)
+		}
+		if err := made.make(path.Dir(local)); err != nil {
+			return err
+		}
+		s := t.saving(root, e, local)
+		if err := s.run(ctx); err != nil {
+			return t.inTree(err)
+		}
+		if s.already {
+			t.getting.meter.add(s.size)
+		}
+		t.getting.meter.file(string(e.Path))
+		return t.saved(s, local)
+	})
+	if err != nil && t.key != 0 {
+		err = errors.Join(err, t.getting.library.catalog.remove(t.key))
+	}
+	return err
+}
+
+// saved notes a file that is in place, for the catalog.
+func (t *tree) saved(s *saving, local string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !s.already {
+		t.written++
+	}
+	if t.key == 0 {
+		return nil
+	}
+	t.batch = append(t.batch, s.hashed(joinLocal(t.target, local)))
+	if len(t.batch) < batchMax {
+		return nil
+	}
+	err := t.getting.library.catalog.putFiles(t.key, t.batch)
+	t.batch = t.batch[:0]
+	return err
+}
+
+// share enters the complete directory into the library.
+func (t *tree) share(ctx context.Context, c Candidate) error {
+	kept, err := t.listing.keep(ctx)
+	if err != nil {
+		return err
+	}
+	s := Share{Name: c.Name, ID: c.ID, Kind: KindDir, Size: t.size, Files: t.files, Path: t.target}
+	return t.getting.keep(c, s, t.key, append(t.batch, kept))
+}
+
+// madeDirs makes each directory once. Its methods may be called from several
+// goroutines.
+type madeDirs struct {
+	root *os.Root
+
+	mu   sync.Mutex // guards last, and keeps the making of one directory single
+	last string
+}
+
+func (m *madeDirs) make(dir string) error {
+	if dir == "." {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if dir == m.last {
+		return nil
+	}
+	if err := m.root.MkdirAll(filepath.FromSlash(dir), 0o777); err != nil {
+		return noSpace(err)
+	}
+	m.last = dir
+	return nil
+}
+
+// Entries yields what is inside the directory that w means, here or at others,
+// in the listing's order.
+func (l *Library) Entries(ctx context.Context, w What, o FindOptions) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		m := newMeter(o.Progress, PhaseLocal)
+		g := &getting{library: l, what: w, meter: m, crowd: l.newCrowd(m), options: GetOptions{Peers: o.Peers, From: o.From}}
+		defer func() {
+			cancel()
+			g.crowd.close()
+		}()
+		c, err := g.resolve(ctx)
+		if err != nil {
+			yield(Entry{}, err)
+			return
+		}
+		if c.Kind != KindDir {
+			yield(Entry{Path: Path(c.Name), Kind: KindFile, ID: c.ID, Size: max(c.Size, 0)}, nil)
+			return
+		}
+		listing, err := g.listing(ctx, c.ID)
+		if err != nil {
+			yield(Entry{}, err)
+			return
+		}
+		defer listing.discard()
+		for e, err := range listing.entries() {
+			if !yield(e, err) || err != nil {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,407 @@
+package share
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/multiformats/go-multihash"
+	"github.com/p2pshare/p2pshare/node"
+	"github.com/p2pshare/p2pshare/share/content"
+	"golang.org/x/sync/errgroup"
+)
+
+// Deadlines and bounds on what a stranger can make this peer do.
+const (
+	metaIdle       = 30 * time.Second // between requests on a meta stream
+	dataIdle       = 2 * time.Minute  // between requests on a data stream
+	writeStall     = 30 * time.Second // for one frame or answer to be taken
+	metaStreamsMax = 8                // from one peer
+	dataStreamsMax = 4                // from one peer
+	serveBuffer    = content.GroupSize + 64<<10
+)
+
+// serve registers the handlers of both protocols.
+func (l *Library) serve() {
+	l.node.Handle(metaProtocol, node.HandlerConfig{PerPeer: metaStreamsMax}, l.serveMeta)
+	l.node.Handle(dataProtocol, node.HandlerConfig{PerPeer: dataStreamsMax, Total: 256}, l.serveData)
+}
+
+// allowed returns which shares the peer at the other end of s may know of.
+func allowed(s network.Stream) func(shareRecord) bool {
+	remote, via := s.Conn().RemotePeer(), node.ViaStream(s)
+	return func(r shareRecord) bool { return r.Scope.allows(remote, via) }
+}
+
+func (c Scope) allows(p peer.ID, via node.Via) bool {
+	return (c.To == "" || c.To == p) && (!c.LANOnly || via == node.ViaLAN)
+}
+
+func (l *Library) serveMeta(_ context.Context, s network.Stream) error {
+	in, out := newLineReader(s), bufio.NewWriter(s)
+	for {
+		if err := s.SetReadDeadline(time.Now().Add(metaIdle)); err != nil {
+			return err
+		}
+		line, err := readLine(in)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := s.SetWriteDeadline(time.Now().Add(writeStall)); err != nil {
+			return err
+		}
+		if err := errors.Join(l.answerMeta(out, line, allowed(s)), out.Flush()); err != nil {
+			return err
+		}
+	}
+}
+
+func (l *Library) answerMeta(w io.Writer, line []byte, allow func(shareRecord) bool) error {
+	q, err := decodeMetaRequest(line)
+	if err != nil {
+		return writeLine(w, metaAnswer{End: true, Error: "malformed request"})
+	}
+	records, err := l.asked(q)
+	if err != nil {
+		return writeLine(w, metaAnswer{End: true, Error: err.Error()})
+	}
+	for _, r := range records {
+		if !allow(r) || r.Envelope == nil || time.Until(r.Expires) < 0 || !l.servable(r) {
+			continue
+		}
+		if err := writeLine(w, metaAnswer{Manifest: r.Envelope.Encode()}); err != nil {
+			return err
+		}
+	}
+	return writeLine(w, metaAnswer{End: true})
+}
+
+// servable tells whether a share is still on disk as it was: a manifest for
+// what can't be served would send others on a fool's errand.
+func (l *Library) servable(r shareRecord) bool {
+	state, err := l.state(r)
+	return err == nil && state == StateShared
+}
+
+var errUnknownOp = errors.New("unknown op")
+
+func (l *Library) asked(q metaRequest) ([]shareRecord, error) {
+	switch q.Op {
+	case opName:
+		raw, err := hex.DecodeString(q.Key)
+		if err != nil {
+			return nil, errors.New("key is not hexadecimal")
+		}
+		d, err := multihash.Decode(raw)
+		if err != nil || d.Code != multihash.SHA2_256 || len(d.Digest) != 32 {
+			return nil, errors.New("key is no name's")
+		}
+		return l.catalog.byName([32]byte(d.Digest), metaManifestsMax)
+	case opID:
+		id, err := content.Parse(q.ID)
+		if err != nil {
+			return nil, errors.New("malformed content ID")
+		}
+		return l.catalog.byID(id, metaManifestsMax)
+	}
+	return nil, errUnknownOp
+}
+
+// dataServer answers one data stream: read takes requests into a bounded
+// queue, answer works it off in order. Only cancels overtake.
+type dataServer struct {
+	library *Library
+	stream  network.Stream
+	allow   func(shareRecord) bool
+	out     *bufio.Writer
+	queue   chan taggedRequest
+
+	mu   sync.Mutex
+	open map[uint32]bool // guarded by mu: unanswered tags, true once cancelled
+
+	file *held // the file of the last request, kept open for the next
+	id   content.ID
+	buf  [content.GroupSize]byte
+}
+
+type taggedRequest struct {
+	tag uint32
+	dataRequest
+}
+
+func (l *Library) serveData(ctx context.Context, s network.Stream) error {
+	if node.ViaStream(s) == node.ViaRelay {
+		return node.ErrRelayOnly
+	}
+	d := &dataServer{
+		library: l, stream: s, allow: allowed(s),
+		out:   bufio.NewWriterSize(s, serveBuffer),
+		queue: make(chan taggedRequest, requestsOpenMax),
+		open:  map[uint32]bool{},
+	}
+	defer func() {
+		if d.file != nil {
+			d.file.close()
+		}
+	}()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(d.queue)
+		return d.read(ctx)
+	})
+	g.Go(func() error {
+		err := d.answerAll(ctx)
+		if err != nil {
+			s.Reset() // wakes read
+		}
+		return err
+	})
+	return g.Wait()
+}
+
+// read takes requests until the stream ends. A full queue makes it wait, and
+// so the peer.
+func (d *dataServer) read(ctx context.Context) error {
+	in := bufio.NewReader(d.stream)
+	payload := make([]byte, requestMax)
+	for {
+		if err := d.stream.SetReadDeadline(time.Now().Add(dataIdle)); err != nil {
+			return err
+		}
+		h, err := readHeader(in, requestMax)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(in, payload[:h.length]); err != nil {
+			return err
+		}
+		q, err := decodeRequest(h.kind, payload[:h.length])
+		if err != nil {
+			return err
+		}
+		if !d.enter(h.tag, q.kind) {
+			return fmt.Errorf("%w: tag %d is in use", errMalformed, h.tag)
+		}
+		if q.kind == frameCancel {
+			continue
+		}
+		select {
+		case d.queue <- taggedRequest{h.tag, q}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// enter notes a request, or a request's cancellation.
+func (d *dataServer) enter(tag uint32, kind frameType) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, known := d.open[tag]
+	if kind == frameCancel {
+		if known {
+			d.open[tag] = true
+		}
+		return true
+	}
+	if known {
+		return false
+	}
+	d.open[tag] = false
+	return true
+}
+
+func (d *dataServer) cancelled(tag uint32) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.open[tag]
+}
+
+func (d *dataServer) leave(tag uint32) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.open, tag)
+}
+
+func (d *dataServer) answerAll(ctx context.Context) error {
+	for {
+		var q taggedRequest
+		var ok bool
+		select {
+		case q, ok = <-d.queue:
+		default: // nothing waits: let the peer have what there is
+			if err := d.out.Flush(); err != nil {
+				return err
+			}
+			q, ok = <-d.queue
+		}
+		if !ok {
+			return d.out.Flush()
+		}
+		err := d.answer(ctx, q)
+		if refused := new(refusal); errors.As(err, &refused) {
+			err = d.refuse(q.tag, *refused)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// refusal is an answer of the protocol, and no fault of the stream.
+type refusal struct {
+	code errorCode
+	text string
+}
+
+func (r *refusal) Error() string { return r.text }
+
+func (d *dataServer) answer(ctx context.Context, q taggedRequest) error {
+	if d.cancelled(q.tag) {
+		return &refusal{codeCancelled, "cancelled"}
+	}
+	size, err := d.openContent(ctx, q.id)
+	if err != nil {
+		return err
+	}
+	switch q.kind {
+	case frameInfo:
+		return d.frame(frameSize, q.tag, binary.BigEndian.AppendUint64(nil, uint64(size)), nil)
+	case frameOutboard:
+		return d.answerOutboard(q, size)
+	default:
+		return d.answerSpan(q, size)
+	}
+}
+
+// openContent makes id the open file. It stays open for the next request.
+func (d *dataServer) openContent(ctx context.Context, id content.ID) (size int64, err error) {
+	if d.file != nil && d.id == id && d.file.unchanged() {
+		return d.file.identity.size, nil
+	}
+	if d.file != nil {
+		d.file.close()
+		d.file = nil
+	}
+	h, err := d.library.openHeld(ctx, id, d.allow)
+	switch {
+	case errors.Is(err, ErrNotShared):
+		return 0, &refusal{codeNotHeld, "not held here"}
+	case errors.Is(err, ErrModified):
+		return 0, &refusal{codeModified, "modified since it was shared"}
+	case err != nil:
+		return 0, &refusal{codeInternal, "can't be read"}
+	}
+	d.file, d.id = h, id
+	return h.identity.size, nil
+}
+
+func (d *dataServer) answerOutboard(q taggedRequest, size int64) error {
+	total := content.GroupCount(size)
+	if q.level == 1 {
+		total = content.SegmentCount(size)
+	}
+	if q.first+q.count > total || q.level == 1 && total == 1 {
+		return &refusal{codeMalformed, "range is not inside the content"}
+	}
+	values, err := d.chainingValues(q, size)
+	if err != nil || values == nil {
+		return &refusal{codeInternal, "outboard can't be read"}
+	}
+	for first := q.first; ; {
+		n := min(len(values), 32*outboardPerFrame)
+		kind := frameData
+		if n == len(values) {
+			kind = frameLast
+		}
+		if err := d.frame(kind, q.tag, binary.BigEndian.AppendUint64(nil, uint64(first)), values[:n]); err != nil {
+			return err
+		}
+		if kind == frameLast {
+			return nil
+		}
+		first += int64(n / 32)
+		values = values[n:]
+	}
+}
+
+// chainingValues reads the values of either level.
+func (d *dataServer) chainingValues(q taggedRequest, size int64) ([]byte, error) {
+	if content.GroupCount(size) == 1 {
+		return q.id[:], nil
+	}
+	if q.level == 0 {
+		return d.library.catalog.outboardRange(q.id, q.first, q.count)
+	}
+	o, err := d.library.catalog.outboard(q.id, size)
+	if err != nil || o == nil {
+		return nil, err
+	}
+	return content.EncodeCVs(o.Segments()[q.first : q.first+q.count]), nil
+}
+
+func (d *dataServer) answerSpan(q taggedRequest, size int64) error {
+	span := content.Span{First: q.first, Count: q.count}
+	if !span.In(size) {
+		return &refusal{codeMalformed, "range is not inside the content"}
+	}
+	for i := span.First; i < span.End(); i++ {
+		if d.cancelled(q.tag) {
+			return &refusal{codeCancelled, "cancelled"}
+		}
+		err := readHeld(d.file, size, i, &d.buf)
+		if errors.Is(err, ErrModified) || err == nil && !d.file.unchanged() {
+			return &refusal{codeModified, "modified since it was shared"}
+		}
+		if err != nil {
+			return &refusal{codeInternal, "can't be read"}
+		}
+		kind := frameData
+		if i == span.End()-1 {
+			kind = frameLast
+		}
+		index := binary.BigEndian.AppendUint64(nil, uint64(i))
+		if err := d.frame(kind, q.tag, index, d.buf[:content.GroupLen(size, i)]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *dataServer) refuse(tag uint32, r refusal) error {
+	return d.frame(frameError, tag, []byte{byte(r.code)}, []byte(r.text))
+}
+
+// frame writes one frame into the buffer, which goes out when it is full or
+// when nothing else waits to be answered.
+func (d *dataServer) frame(kind frameType, tag uint32, head, body []byte) error {
+	if kind != frameData {
+		d.leave(tag) // before the peer can see it, and use the tag again
+	}
+	if err := d.stream.SetWriteDeadline(time.Now().Add(writeStall)); err != nil {
+		return err
+	}
+	h := appendHeader(make([]byte, 0, frameHeaderLen), kind, tag, len(head)+len(body))
+	if _, err := d.out.Write(h); err != nil {
+		return err
+	}
+	if _, err := d.out.Write(head); err != nil {
+		return err
+	}
+	_, err := d.out.Write(body)
+	return err
+}

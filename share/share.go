@@ -1,0 +1,269 @@
+// Package share moves content between peers: it names files, tells who has
+// them, fetches and verifies them, and serves what this peer shares. It knows
+// nothing of groups, leaders or commands.
+//
+// # Two flows
+//
+// Add (add.go) walks a file or directory, hashes it in place (hash.go), writes
+// it into the catalog (catalog.go), signs a manifest for it (manifest.go) and
+// announces the name's key and the content's key (announce.go). The bytes stay
+// where they are; serve.go reads them from there, after checking that the file
+// is still the one that was hashed.
+//
+// Get (get.go) finds out which content is meant (find.go: signed manifests
+// from the peers that provide the name's key), opens sources (source.go),
+// drives the decisions of internal/swarm, verifies each chunk group against
+// the content ID, writes it into a partial file (partial.go), and renames that
+// to its target.
+//
+// # Protocols
+//
+// /p2pshare/meta/1 carries JSON lines and /p2pshare/data/1 binary frames; both
+// are described in wire.go, well enough for another implementation.
+//
+// # The usual sequence
+//
+//	lib, err := share.Open(n, share.Config{})
+//	go lib.Run(ctx)                            // serves and keeps announcing
+//	s, err := lib.Add(ctx, "talk.mp4", share.AddOptions{})
+//	lib.Announce(ctx, s)
+//	got, err := lib.Get(ctx, what, share.GetOptions{Dir: "."})
+//	lib.Close()
+package share
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/node"
+	"github.com/p2pshare/p2pshare/share/content"
+	"golang.org/x/sync/errgroup"
+)
+
+// Errors that a caller decides by. Each is matched with errors.Is; the structs
+// named beside some of them carry values.
+var (
+	// ErrNotFound: searched, and nobody asked has it. Wait, or ask other peers.
+	ErrNotFound = errors.New("not found")
+	// ErrAmbiguous: one name, several contents (*AmbiguousError). Ask the person.
+	ErrAmbiguous = errors.New("ambiguous name")
+	// ErrCorrupt: what came does not match its ID, or is not what it says it
+	// is (*CorruptError). Blame the peer; nothing of it was kept.
+	ErrCorrupt = errors.New("integrity failure")
+	// ErrUnreachable: somebody announced it, and nobody who did can be reached.
+	ErrUnreachable = errors.New("found, but no provider can be reached")
+	// ErrModified: a file changed while it was hashed or since.
+	ErrModified = errors.New("file was modified")
+	// ErrRefused: this peer or the other one declined.
+	ErrRefused = errors.New("refused")
+	// ErrExists: the target holds something else, and Force was not given.
+	ErrExists = errors.New("target exists with other content")
+	// ErrNoSpace: the disk or the quota is full.
+	ErrNoSpace = errors.New("no space left")
+	// ErrNotShared: the local library has nothing by that name, ID or path.
+	ErrNotShared = errors.New("not shared from here")
+	// ErrNotShareable: a path that can't be shared: a device, socket, FIFO, or
+	// the home itself.
+	ErrNotShareable = errors.New("can't be shared")
+)
+
+// AmbiguousError tells which contents claim a name. It matches ErrAmbiguous.
+type AmbiguousError struct {
+	Name       Name
+	Candidates []Candidate // at least two, ordered by ID
+}
+
+func (e *AmbiguousError) Error() string {
+	return fmt.Sprintf("%q is %d different contents", Escape(string(e.Name)), len(e.Candidates))
+}
+
+func (e *AmbiguousError) Is(target error) bool { return target == ErrAmbiguous }
+
+// CorruptError says who sent what does not verify. It matches ErrCorrupt.
+type CorruptError struct {
+	ID     content.ID
+	Peer   peer.ID // empty when the fault is not one peer's
+	Reason string  // as "chunk group 7 does not match", without names from outside
+}
+
+func (e *CorruptError) Error() string {
+	if e.Peer == "" {
+		return fmt.Sprintf("%s: %s", e.ID, e.Reason)
+	}
+	return fmt.Sprintf("%s from %s: %s", e.ID, e.Peer, e.Reason)
+}
+
+func (e *CorruptError) Is(target error) bool { return target == ErrCorrupt }
+
+// Kind is what a content is.
+type Kind string
+
+const (
+	KindFile Kind = "file"
+	KindDir  Kind = "dir" // the content is the directory's listing; see listing.go
+)
+
+// Scope says who may learn of a share. The zero value is public.
+type Scope struct {
+	LANOnly  bool    `json:"lan_only,omitempty"` // announced and served on private and loopback addresses only
+	Unlisted bool    `json:"unlisted,omitempty"` // got by exact name or ID, never listed or searched
+	To       peer.ID `json:"to,omitempty"`       // served to this identity only; empty: anybody
+}
+
+// State is how a share stands against the disk.
+type State string
+
+const (
+	StateShared   State = "shared"   // as it was hashed
+	StateModified State = "modified" // changed since: not served until added again
+	StateMissing  State = "missing"  // gone from its path: not served
+)
+
+// Share is one file or directory that this peer shares in place.
+type Share struct {
+	Name  Name       `json:"name"`
+	ID    content.ID `json:"id"`
+	Kind  Kind       `json:"kind"`
+	Size  int64      `json:"size"`  // bytes; of a directory: of all its files
+	Files int64      `json:"files"` // 1 for a file
+	Path  string     `json:"path"`  // absolute
+	State State      `json:"state"`
+	Scope Scope      `json:"scope"`
+	Added time.Time  `json:"added"`
+}
+
+// Phase is what a long operation is doing.
+type Phase string
+
+const (
+	PhaseHashing   Phase = "hashing"
+	PhaseLocal     Phase = "local" // looking at what is here already
+	PhaseGroup     Phase = "group"
+	PhaseLAN       Phase = "lan"
+	PhaseDHT       Phase = "dht"
+	PhaseDialling  Phase = "dialling"
+	PhaseFetching  Phase = "fetching"
+	PhaseVerifying Phase = "verifying"
+	PhaseWriting   Phase = "writing"
+)
+
+// Progress is a snapshot of a long operation, given at most ten times a
+// second and at each change of phase.
+type Progress struct {
+	Phase   Phase         `json:"phase"`
+	Done    int64         `json:"done"`    // bytes; while searching: peers asked
+	Total   int64         `json:"total"`   // bytes; 0 when not known
+	Rate    int64         `json:"rate"`    // bytes a second, lately; 0 when not moving bytes
+	ETA     time.Duration `json:"-"`       // 0 when not known
+	Sources int           `json:"sources"` // peers that take part, or providers found
+	Files   int64         `json:"files"`   // of a directory: files done
+	Name    string        `json:"name"`    // the file at hand, as on disk or in the listing: escape it before showing
+}
+
+// SourceStat is what one source gave to a Get.
+type SourceStat struct {
+	Peer  peer.ID  `json:"peer"`
+	Bytes int64    `json:"bytes"`
+	Via   node.Via `json:"via"` // or "local"
+}
+
+// ViaLocal marks bytes that were on this machine already.
+const ViaLocal node.Via = "local"
+
+// Config configures a Library. The zero value works.
+type Config struct {
+	// Dir is where the catalog is kept. Empty: the node's home, and a temporary
+	// directory, removed by Close, when the node has none.
+	Dir string
+
+	// SearchMax bounds one search for a name. 0: 5 s; see find.go for why.
+	SearchMax time.Duration
+
+	// Log receives what an operator would want to know. Nil: silent.
+	Log *slog.Logger
+}
+
+// Library is what this peer shares, and its means to get what others share.
+// Its methods are safe for concurrent use.
+type Library struct {
+	node     *node.Node
+	cfg      Config
+	log      *slog.Logger
+	dir      string
+	tempDir  bool // dir is ours to remove
+	catalog  *catalog
+	home     fileIdentity  // of the node's home, which is never shared
+	announce chan shareKey // shares whose announcement was put off; capacity 64
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Open opens the catalog and registers the protocols' handlers on n, which
+// must not run yet. Nothing is served before n runs.
+func Open(n *node.Node, cfg Config) (*Library, error) {
+	l := &Library{node: n, cfg: cfg, log: cfg.Log, dir: cfg.Dir}
+	if l.log == nil {
+		l.log = slog.New(slog.DiscardHandler)
+	}
+	if l.cfg.SearchMax == 0 {
+		l.cfg.SearchMax = searchMax
+	}
+	if l.dir == "" {
+		l.dir = n.Dir()
+	}
+	if l.dir == "" {
+		dir, err := os.MkdirTemp("", "p2pshare-")
+		if err != nil {
+			return nil, err
+		}
+		l.dir, l.tempDir = dir, true
+	}
+	var err error
+	if l.dir, err = filepath.Abs(l.dir); err != nil {
+		return nil, err
+	}
+	if l.home, err = identifyPath(l.dir); err != nil {
+		return nil, err
+	}
+	if l.catalog, err = openCatalog(filepath.Join(l.dir, "catalog.db")); err != nil {
+		return nil, err
+	}
+	l.announce = make(chan shareKey, 64)
+	if n.Role() != node.RoleVisitor {
+		l.serve()
+	}
+	return l, nil
+}
+
+// Run keeps what is shared announced until ctx ends, and returns nil then.
+// Streams are served by the node's Run.
+func (l *Library) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	if l.node.Role() != node.RoleVisitor {
+		g.Go(func() error { return l.keepAnnounced(ctx) })
+	}
+	err := g.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// Close releases the catalog. Run must have returned. It may be called twice.
+func (l *Library) Close() error {
+	l.closeOnce.Do(func() {
+		l.closeErr = l.catalog.close()
+		if l.tempDir {
+			l.closeErr = errors.Join(l.closeErr, os.RemoveAll(l.dir))
+		}
+	})
+	return l.closeErr
+}

@@ -1,0 +1,238 @@
+package share
+
+import (
+	"bufio"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+)
+
+// ignoreFile lists patterns of entries to leave out of a shared directory.
+const ignoreFile = ".p2pignore"
+
+// ignoreLinesMax bounds what is read of an ignore file.
+const ignoreLinesMax = 10_000
+
+// walked is one entry that a walk found worth sharing.
+type walked struct {
+	local string // path on disk, relative to the root, with '/'
+	path  Path   // path in the listing
+	dir   bool   // an empty directory
+	info  fs.FileInfo
+}
+
+// walker visits a directory in the order of its listing: sorted by the bytes
+// of the whole path. Within one directory that is the order of the names, with
+// '/' behind those of directories that hold something.
+type walker struct {
+	root    *os.Root
+	hidden  bool
+	exclude []pattern
+	skip    func(fileIdentity) bool // never share these
+	warn    func(format string, args ...any)
+	visit   func(walked) error
+}
+
+// pattern leaves out entries: of any directory when it has no '/', of the
+// directory it was given for otherwise. Source: path.Match; a final '/' means
+// directories only. There is no negation.
+type pattern struct {
+	glob    string
+	base    string // directory it is relative to, "" or ending in '/'
+	dirOnly bool
+	deep    bool // matches names anywhere below base
+}
+
+func newPattern(text, base string) (pattern, error) {
+	p := pattern{base: base}
+	text, p.dirOnly = strings.CutSuffix(text, "/")
+	p.deep = !strings.Contains(text, "/")
+	p.glob = strings.TrimPrefix(text, "/")
+	if _, err := path.Match(p.glob, ""); err != nil || p.glob == "" {
+		return p, fmt.Errorf("%q is no pattern", Escape(text))
+	}
+	return p, nil
+}
+
+func (p pattern) matches(local string, dir bool) bool {
+	rel, below := strings.CutPrefix(local, p.base)
+	if !below || p.dirOnly && !dir {
+		return false
+	}
+	if p.deep {
+		rel = path.Base(rel)
+	}
+	ok, _ := path.Match(p.glob, rel)
+	return ok
+}
+
+// children lists what of directory dir ("." or "a/b") is to be shared, sorted
+// as the listing wants it.
+func (w *walker) children(dir string, exclude []pattern) ([]walked, []pattern, error) {
+	d, err := w.root.Open(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	entries, err := d.ReadDir(-1)
+	d.Close()
+	if err != nil {
+		return nil, nil, err
+	}
+	base := ""
+	if dir != "." {
+		base = dir + "/"
+	}
+	for _, e := range entries {
+		if e.Name() == ignoreFile {
+			exclude = append(slices.Clip(exclude), w.readIgnore(base)...)
+		}
+	}
+	var found []walked
+	for _, e := range entries {
+		if c, ok := w.child(base, e, exclude); ok {
+			found = append(found, c)
+		}
+	}
+	return found, exclude, nil
+}
+
+// child judges one directory entry. What is left out for a reason that the
+// person has not given is warned of.
+func (w *walker) child(base string, e fs.DirEntry, exclude []pattern) (walked, bool) {
+	local := base + e.Name()
+	if !w.hidden && strings.HasPrefix(e.Name(), ".") || e.Name() == ignoreFile {
+		return walked{}, false
+	}
+	info, err := w.root.Stat(local) // follows links, but never out of the root
+	if err != nil {
+		if e.Type()&fs.ModeSymlink != 0 {
+			w.warn("left out %s: the symbolic link leads out of the directory, or nowhere", Escape(local))
+		} else {
+			w.warn("left out %s: %s", Escape(local), Escape(err.Error()))
+		}
+		return walked{}, false
+	}
+	for _, p := range exclude {
+		if p.matches(local, info.IsDir()) {
+			return walked{}, false
+		}
+	}
+	if w.skip(sysIdentity(info)) {
+		w.warn("left out %s: it belongs to the home of p2pshare", Escape(local))
+		return walked{}, false
+	}
+	if !info.IsDir() && !info.Mode().IsRegular() {
+		w.warn("left out %s: it is %s", Escape(local), describeMode(info.Mode()))
+		return walked{}, false
+	}
+	p, err := ParsePath(local)
+	if err != nil {
+		w.warn("left out %s: %s", Escape(local), err)
+		return walked{}, false
+	}
+	return walked{local: local, path: p, dir: info.IsDir(), info: info}, true
+}
+
+func (w *walker) readIgnore(base string) []pattern {
+	f, err := w.root.OpenFile(base+ignoreFile, os.O_RDONLY|openNonblock, 0)
+	if err != nil {
+		w.warn("%s: %s", Escape(base+ignoreFile), Escape(err.Error()))
+		return nil
+	}
+	defer f.Close()
+	var patterns []pattern
+	lines := bufio.NewScanner(f)
+	for n := 1; lines.Scan() && n <= ignoreLinesMax; n++ {
+		text := strings.TrimSpace(lines.Text())
+		if text == "" || strings.HasPrefix(text, "#") {
+			continue
+		}
+		p, err := newPattern(text, base)
+		if err != nil {
+			w.warn("%s:%d: %s", Escape(base+ignoreFile), n, err)
+			continue
+		}
+		patterns = append(patterns, p)
+	}
+	return patterns
+}
+
+// walk visits everything below the root. It returns the first error of visit,
+// or of reading the root itself; a directory further down that can't be read
+// is warned of.
+func (w *walker) walk() error {
+	info, err := w.root.Stat(".")
+	if err != nil {
+		return err
+	}
+	return w.dir(".", w.exclude, []fileIdentity{sysIdentity(info)})
+}
+
+// dir visits directory dir. chain are the directories on the way to it: a
+// symbolic link to one of them would never end.
+func (w *walker) dir(dir string, exclude []pattern, chain []fileIdentity) error {
+	found, exclude, err := w.children(dir, exclude)
+	if err != nil {
+		if dir == "." {
+			return err
+		}
+		w.warn("left out %s: %s", Escape(dir), Escape(err.Error()))
+		return nil
+	}
+	type sorted struct {
+		walked
+		key   string
+		empty bool
+	}
+	order := make([]sorted, 0, len(found))
+	for _, c := range found {
+		s := sorted{walked: c, key: string(c.path)}
+		if c.dir {
+			id := sysIdentity(c.info)
+			if slices.ContainsFunc(chain, id.sameFile) {
+				w.warn("left out %s: the symbolic link leads to a directory around it", Escape(c.local))
+				continue
+			}
+			if s.empty = !w.holds(c.local, exclude, append(slices.Clip(chain), id)); !s.empty {
+				s.key += "/"
+			}
+		}
+		order = append(order, s)
+	}
+	slices.SortFunc(order, func(a, b sorted) int { return strings.Compare(a.key, b.key) })
+	seen := make(map[Path]string, len(order))
+	for _, s := range order {
+		if other, ok := seen[s.path]; ok {
+			w.warn("left out %s: its name is that of %s in another spelling", Escape(s.local), Escape(other))
+			continue
+		}
+		seen[s.path] = s.local
+		if s.dir && !s.empty {
+			err = w.dir(s.local, exclude, append(slices.Clip(chain), sysIdentity(s.info)))
+		} else {
+			err = w.visit(s.walked)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// holds reports whether a walk of dir would visit anything. It warns of
+// nothing: the walk itself will.
+func (w *walker) holds(dir string, exclude []pattern, chain []fileIdentity) bool {
+	quiet := *w
+	quiet.warn = func(string, ...any) {}
+	children, _, err := quiet.children(dir, exclude)
+	if err != nil {
+		return false
+	}
+	// A directory in it is an entry, or holds one, unless it leads in a circle.
+	return slices.ContainsFunc(children, func(c walked) bool {
+		return !c.dir || !slices.ContainsFunc(chain, sysIdentity(c.info).sameFile)
+	})
+}

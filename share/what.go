@@ -1,0 +1,222 @@
+package share
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/share/content"
+)
+
+// What is the thing that a person asks for, parsed: exactly one of ID, Name
+// is set, except in a link, which has both.
+type What struct {
+	// ID names a content outright; zero when it is to be found by name.
+	ID content.ID
+	// Name is a bare name, or in a link the name to save under.
+	Name Name
+	// Kind is told by links of directories; empty when not known.
+	Kind Kind
+	// Prefix is at least eight hex digits of the ID that is meant, from
+	// name#prefix. It selects among candidates and is no proof by itself.
+	Prefix string
+	// Publisher restricts a name to manifests signed by this peer; empty: any.
+	Publisher peer.ID
+	// Group is the petname of a group whose index is to answer; empty: none.
+	Group string
+	// Peers are addresses to ask first, from a link.
+	Peers []peer.AddrInfo
+}
+
+// PrefixMin is how many hex digits a name#prefix must have.
+const PrefixMin = 8
+
+// ErrBadWhat is returned by ParseWhat for what can't be asked for.
+var ErrBadWhat = errors.New("can't be asked for")
+
+const linkScheme = "p2pshare:"
+
+// ParseWhat reads a person's WHAT in any of its forms:
+//
+//	b3:HASH, 64 hex digits, a CIDv1        the content itself
+//	p2pshare:b3:HASH?name=…&peer=…         a link; see Link
+//	PEERID/NAME                            a name as published by that peer
+//	@GROUP/NAME                            a name in a group's index
+//	NAME#9f3c21ab                          a name, and how its ID begins
+//	NAME                                   a bare name
+//
+// A name that looks like another form is parsed by ParseLiteral. The error
+// matches ErrBadWhat, content.ErrInvalidID or ErrBadName.
+func ParseWhat(s string) (What, error) {
+	switch {
+	case strings.HasPrefix(s, linkScheme):
+		return parseLink(s)
+	case strings.HasPrefix(s, "b3:") || looksLikeID(s):
+		id, err := content.Parse(s)
+		return What{ID: id}, err
+	case strings.HasPrefix(s, "@"):
+		group, name, ok := strings.Cut(s[1:], "/")
+		if !ok || group == "" {
+			return What{}, fmt.Errorf("%w: %q: a name in a group is written @GROUP/NAME", ErrBadWhat, Escape(s))
+		}
+		w, err := ParseLiteral(name)
+		w.Group = group
+		return w, err
+	}
+	if who, name, ok := strings.Cut(s, "/"); ok {
+		publisher, err := peer.Decode(who)
+		if err != nil {
+			return What{}, fmt.Errorf("%w: %q: %q is no peer ID", ErrBadWhat, Escape(s), Escape(who))
+		}
+		w, err := ParseLiteral(name)
+		w.Publisher = publisher
+		return w, err
+	}
+	if i := strings.LastIndexByte(s, '#'); i >= 0 && isHex(s[i+1:]) && len(s)-i-1 >= PrefixMin {
+		w, err := ParseLiteral(s[:i])
+		w.Prefix = strings.ToLower(s[i+1:])
+		return w, err
+	}
+	return ParseLiteral(s)
+}
+
+// ParseLiteral reads s as a bare name, whatever it looks like.
+func ParseLiteral(s string) (What, error) {
+	name, err := ParseName(s)
+	return What{Name: name}, err
+}
+
+// looksLikeID recognises the two bare forms: 64 hex digits, and the CIDv1 of a
+// BLAKE3-256 multihash, which always begins the same.
+func looksLikeID(s string) bool {
+	return len(s) == 64 && isHex(s) || len(s) == 59 && strings.HasPrefix(s, "bafkr4i")
+}
+
+func isHex(s string) bool {
+	return strings.Trim(s, "0123456789abcdefABCDEF") == "" && s != ""
+}
+
+func (w What) String() string {
+	switch {
+	case w.Name == "":
+		return w.ID.String()
+	case w.Publisher != "":
+		return w.Publisher.String() + "/" + string(w.Name)
+	case w.Group != "":
+		return "@" + w.Group + "/" + string(w.Name)
+	case w.Prefix != "":
+		return string(w.Name) + "#" + w.Prefix
+	}
+	return string(w.Name)
+}
+
+// Limits of a link: what fits on a few lines of a message.
+const (
+	linkMax      = 4096
+	linkPeersMax = 8
+)
+
+// Link is a self-contained reference: the ID, a name to save under, and where
+// to ask, as in
+//
+//	p2pshare:b3:9f3c…?name=talk.mp4&peer=/ip4/…/tcp/…/p2p/12D3…
+//
+// Query keys: name, kind=dir for directories, and peer, repeated. Others are
+// ignored, so that later versions can add some.
+type Link struct {
+	ID    content.ID
+	Name  Name
+	Kind  Kind
+	Peers []peer.AddrInfo
+}
+
+func (k Link) String() string {
+	var b strings.Builder
+	b.WriteString(linkScheme + k.ID.String())
+	sep := byte('?')
+	add := func(key, value string) {
+		b.WriteByte(sep)
+		sep = '&'
+		b.WriteString(key + "=" + value)
+	}
+	if k.Name != "" {
+		add("name", url.QueryEscape(string(k.Name)))
+	}
+	if k.Kind == KindDir {
+		add("kind", string(KindDir))
+	}
+	for _, p := range k.Peers {
+		addrs, err := peer.AddrInfoToP2pAddrs(&p)
+		if err != nil {
+			continue
+		}
+		for _, a := range addrs {
+			// Multiaddrs need no escape but these, and stay readable.
+			add("peer", strings.NewReplacer("%", "%25", "&", "%26", "+", "%2B", "#", "%23", " ", "%20").Replace(a.String()))
+		}
+	}
+	return b.String()
+}
+
+func parseLink(s string) (What, error) {
+	bad := func(format string, args ...any) (What, error) {
+		return What{}, fmt.Errorf("%w: link: %s", ErrBadWhat, fmt.Sprintf(format, args...))
+	}
+	if len(s) > linkMax {
+		return bad("longer than %d bytes", linkMax)
+	}
+	idText, query, _ := strings.Cut(strings.TrimPrefix(s, linkScheme), "?")
+	id, err := content.Parse(idText)
+	if err != nil {
+		return What{}, fmt.Errorf("link: %w", err)
+	}
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return bad("%q is not well formed", Escape(query))
+	}
+	w := What{ID: id}
+	if name := values.Get("name"); name != "" {
+		if w.Name, err = ParseName(name); err != nil {
+			return What{}, fmt.Errorf("link: %w", err)
+		}
+	}
+	switch kind := Kind(values.Get("kind")); kind {
+	case "", KindFile, KindDir:
+		w.Kind = kind
+	default:
+		return bad("unknown kind %q", Escape(string(kind)))
+	}
+	var addrs []string
+	if addrs = values["peer"]; len(addrs) > linkPeersMax {
+		return bad("more than %d peers", linkPeersMax)
+	}
+	if w.Peers, err = ParsePeers(addrs); err != nil {
+		return What{}, fmt.Errorf("link: %w", err)
+	}
+	return w, nil
+}
+
+// ParsePeers reads multiaddrs that end in /p2p/PEERID, merging those of one
+// peer. The error names the address and what it lacks.
+func ParsePeers(addrs []string) ([]peer.AddrInfo, error) {
+	var peers []peer.AddrInfo
+	for _, s := range addrs {
+		p, err := peer.AddrInfoFromString(s)
+		if err != nil {
+			return nil, fmt.Errorf("%w: peer address %q is not a multiaddr like /ip4/192.0.2.7/tcp/4001/p2p/12D3Koo…", ErrBadWhat, Escape(s))
+		}
+		merged := false
+		for i := range peers {
+			if peers[i].ID == p.ID {
+				peers[i].Addrs = append(peers[i].Addrs, p.Addrs...)
+				merged = true
+			}
+		}
+		if !merged {
+			peers = append(peers, *p)
+		}
+	}
+	return peers, nil
+}
