@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -85,8 +86,10 @@ func (n *Node) keepConnected(ctx context.Context, p peer.AddrInfo) {
 		if err != nil {
 			n.log.Debug("bootstrap peer did not answer", "peer", p.ID, "retry", backoff, "err", err)
 		} else {
-			n.log.Info("entered the network", "peer", p.ID)
-			n.signalChanged()
+			n.log.Info("connected to bootstrap peer", "peer", p.ID)
+			if n.dht != nil && n.dht.knows(p.ID) {
+				n.signalChanged() // a peer that is new to the tables signals from there
+			}
 			opened := time.Now()
 			for n.host.Network().Connectedness(p.ID) == network.Connected {
 				select {
@@ -151,6 +154,10 @@ func (n *Node) WaitDHT(ctx context.Context) bool {
 	case <-time.After(time.Second):
 	}
 	return false
+}
+
+func (n *Node) isBootstrap(p peer.ID) bool {
+	return slices.ContainsFunc(n.cfg.Bootstrap, func(b peer.AddrInfo) bool { return b.ID == p })
 }
 
 func (n *Node) connectedBootstrap() int {

@@ -16,6 +16,7 @@ import (
 	leveldb "github.com/ipfs/go-ds-leveldb"
 	dht "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p-kad-dht/dual"
+	pb "github.com/libp2p/go-libp2p-kad-dht/pb"
 	"github.com/libp2p/go-libp2p-kad-dht/records"
 	record "github.com/libp2p/go-libp2p-record"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -54,7 +55,8 @@ type routing struct {
 	node  *Node
 	dual  *dual.DHT
 	store datastore.Batching
-	sweep *sweeper // nil unless RolePeer with a home
+	addrs *addrBook
+	sweep *sweeper // nil unless RolePeer
 
 	joinOnce sync.Once
 	joined   chan struct{} // closed when the first peer enters a routing table
@@ -64,6 +66,10 @@ func newRouting(ctx context.Context, n *Node) (_ *routing, err error) {
 	r := &routing{node: n, joined: make(chan struct{})}
 	if r.store, err = openRecordStore(n); err != nil {
 		return nil, err
+	}
+	r.addrs = newAddrBook(namespace.Wrap(r.store, datastore.NewKey("/addrs")))
+	if err := r.addrs.load(ctx, n.host.Peerstore(), time.Now()); err != nil {
+		return nil, errors.Join(err, r.store.Close())
 	}
 	mode := dht.ModeAuto
 	switch n.cfg.Role {
@@ -82,6 +88,7 @@ func newRouting(ctx context.Context, n *Node) (_ *routing, err error) {
 		dht.Validator(validators),
 		dht.MaxRecordAge(recordAge),
 		dht.ProviderManagerOpts(records.ProvideValidity(recordAge), records.ProviderAddrTTL(providerAddrAge)),
+		dht.OnRequestHook(r.noteProvider),
 		dht.BootstrapPeersFunc(func() []peer.AddrInfo { return n.cfg.Bootstrap }),
 	}
 	r.dual, err = dual.New(n.host,
@@ -101,6 +108,9 @@ func newRouting(ctx context.Context, n *Node) (_ *routing, err error) {
 		table.PeerAdded = func(p peer.ID) {
 			added(p)
 			r.joinOnce.Do(func() { close(r.joined) })
+			if n.isBootstrap(p) {
+				n.signalChanged()
+			}
 		}
 	}
 	if n.cfg.Role == RolePeer {
@@ -156,6 +166,22 @@ func lanPeer(d any, p peer.ID) bool {
 	return false
 }
 
+// noteProvider keeps the addresses of a peer that announces itself here.
+func (r *routing) noteProvider(ctx context.Context, s network.Stream, request *pb.Message) {
+	if request.GetType() != pb.Message_ADD_PROVIDER {
+		return
+	}
+	for _, p := range pb.PBPeersToPeerInfos(request.GetProviderPeers()) {
+		if p.ID != s.Conn().RemotePeer() || len(p.Addrs) == 0 {
+			continue // nobody announces another
+		}
+		if err := r.addrs.put(ctx, *p, time.Now()); err != nil {
+			r.node.log.Warn("keep a provider's addresses", "peer", p.ID, "err", err)
+		}
+		return
+	}
+}
+
 // run keeps the tables fresh until ctx ends.
 func (r *routing) run(ctx context.Context) error {
 	if err := r.dual.Bootstrap(ctx); err != nil {
@@ -188,6 +214,11 @@ func (r *routing) peers() int {
 		}
 	}
 	return len(seen)
+}
+
+// knows reports whether p is in either table.
+func (r *routing) knows(p peer.ID) bool {
+	return r.dual.WAN.RoutingTable().Find(p) != "" || r.dual.LAN.RoutingTable().Find(p) != ""
 }
 
 // DHTPeers is how many peers of the DHTs this peer is connected to.

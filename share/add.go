@@ -103,7 +103,7 @@ func (a *adding) run(ctx context.Context) (Share, error) {
 		State: StateShared, Scope: a.options.Scope, Added: time.Now().UTC().Truncate(time.Second),
 	}
 	if info.IsDir() {
-		s.Kind = KindDir
+		s.Kind, s.Files = KindDir, 0
 		err = a.dir(ctx, &s)
 	} else {
 		a.progress.expect(info.Size())

@@ -26,6 +26,10 @@ const (
 	// searchAfterFirst is how long others may still contradict the first
 	// answer from the DHT.
 	searchAfterFirst = time.Second
+	// searchAgain is when a search that has found nothing asks once more: after
+	// a bootstrap peer's restart its peers, and their records, are back within
+	// this time.
+	searchAgain = time.Second
 	// askedMax is how many peers one search asks: a name can be flooded.
 	askedMax = 64
 	// askParallel is how many are asked at a time.
@@ -97,7 +101,17 @@ func (l *Library) find(ctx context.Context, w What, o FindOptions, m *meter) ([]
 	if err := s.askLocal(); err != nil {
 		return nil, err
 	}
-	s.askAll(ctx, slices.Concat(o.Peers, w.Peers))
+	peers := slices.Concat(o.Peers, w.Peers)
+	again := time.After(searchAgain)
+	s.askAll(ctx, peers)
+	if s.fruitless() {
+		select {
+		case <-again:
+			s.forget()
+			s.askAll(ctx, peers)
+		case <-ctx.Done():
+		}
+	}
 	if err := whole.Err(); err != nil {
 		return nil, err
 	}
@@ -179,6 +193,22 @@ func (s *search) askAll(ctx context.Context, peers []peer.AddrInfo) {
 		return nil
 	})
 	g.Wait()
+}
+
+// fruitless reports whether a DHT was asked, and all that came of it may be
+// due to the moment.
+func (s *search) fruitless() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.report.dht && len(s.newest) == 0 && len(s.report.corrupt) == 0
+}
+
+// forget makes the next askAll begin from nothing.
+func (s *search) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.report = searchReport{}
+	s.seen = map[peer.ID]bool{s.library.node.ID(): true}
 }
 
 // admit counts a provider that was named, and says whether to ask it.
