@@ -215,6 +215,18 @@ func TestNobodyWaitsForANetworkWithoutPeers(t *testing.T) {
 	}
 }
 
+func TestResetProvidingCancelledAtOnceLetsTheNodeClose(t *testing.T) {
+	for range 20 {
+		n, stop := start(t, Config{Dir: t.TempDir()})
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := n.ResetProviding(ctx, func(yield func(mh.Multihash) bool) { yield(key(t, "a")) }); err != nil {
+			t.Fatal(err)
+		}
+		stop()
+	}
+}
+
 func mustPeerID(t *testing.T) peer.ID {
 	t.Helper()
 	n, err := New(t.Context(), Config{Offline: true})

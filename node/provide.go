@@ -75,13 +75,12 @@ func (n *Node) StopProviding(keys ...mh.Multihash) error {
 }
 
 // ResetProviding makes keys the whole set that is kept provided: what the
-// store of an earlier run held besides is forgotten.
+// store of an earlier run held besides is forgotten. When ctx ends early the
+// set is cut short; call it at every start, so that it does not last.
 func (n *Node) ResetProviding(ctx context.Context, keys iter.Seq[mh.Multihash]) error {
 	if n.dht == nil || n.dht.sweep == nil {
 		return nil
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	feed := make(chan cid.Cid)
 	var fed sync.WaitGroup
 	fed.Go(func() {
@@ -94,8 +93,12 @@ func (n *Node) ResetProviding(ctx context.Context, keys iter.Seq[mh.Multihash]) 
 			}
 		}
 	})
-	err := n.dht.sweep.keys.ResetCids(ctx, feed)
-	cancel()
+	// Cancelling a reset while it starts leaves kad-dht 0.42.2's keystore
+	// worker with an answer that nobody takes, and its Close waiting for ever.
+	// So the reset itself is not cancelled: it ends with the feed.
+	err := n.dht.sweep.keys.ResetCids(context.WithoutCancel(ctx), feed)
+	for range feed { // after an error nobody else would empty it
+	}
 	fed.Wait()
 	if err != nil {
 		return fmt.Errorf("reset provided keys: %w", err)
