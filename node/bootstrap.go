@@ -156,6 +156,18 @@ func (n *Node) WaitDHT(ctx context.Context) bool {
 	return false
 }
 
+// bootstrapOnceListening are the peers that kad-dht dials when its table is
+// empty. Before this peer listens there are none: a connection from another
+// port than the listener's tells nobody where this peer can be reached.
+func (n *Node) bootstrapOnceListening() []peer.AddrInfo {
+	select {
+	case <-n.listening:
+		return n.cfg.Bootstrap
+	default:
+		return nil
+	}
+}
+
 func (n *Node) isBootstrap(p peer.ID) bool {
 	return slices.ContainsFunc(n.cfg.Bootstrap, func(b peer.AddrInfo) bool { return b.ID == p })
 }

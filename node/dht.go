@@ -89,7 +89,7 @@ func newRouting(ctx context.Context, n *Node) (_ *routing, err error) {
 		dht.MaxRecordAge(recordAge),
 		dht.ProviderManagerOpts(records.ProvideValidity(recordAge), records.ProviderAddrTTL(providerAddrAge)),
 		dht.OnRequestHook(r.noteProvider),
-		dht.BootstrapPeersFunc(func() []peer.AddrInfo { return n.cfg.Bootstrap }),
+		dht.BootstrapPeersFunc(n.bootstrapOnceListening),
 	}
 	r.dual, err = dual.New(n.host,
 		dual.DHTOption(common...),

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -8,14 +9,18 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/host/autorelay"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
@@ -57,7 +62,7 @@ func (n *Node) newHost() (host.Host, error) {
 		libp2p.Identity(n.key),
 		libp2p.NoListenAddrs,
 		libp2p.EnableRelay(), // dialling through relays; NoListenAddrs alone would switch it off
-		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
+		libp2p.Transport(tcp.NewTCPTransport),
 		libp2p.Transport(quic.NewTransport),
 		libp2p.Security(libp2ptls.ID, libp2ptls.New),
 		libp2p.Security(noise.ID, noise.New),
@@ -109,14 +114,32 @@ func (n *Node) reachOptions() []libp2p.Option {
 	opts = append(opts, libp2p.EnableAutoNATv2())
 	if len(n.cfg.Bootstrap) > 0 {
 		// Small networks have one or two relays: take the first at once.
-		opts = append(opts, libp2p.EnableAutoRelayWithStaticRelays(n.cfg.Bootstrap,
-			autorelay.WithMinCandidates(1), autorelay.WithNumRelays(2),
-			autorelay.WithBootDelay(0), autorelay.WithBackoff(time.Minute)))
+		opts = append(opts, libp2p.EnableAutoRelayWithPeerSource(n.relayCandidates,
+			autorelay.WithMinCandidates(1), autorelay.WithNumRelays(2), autorelay.WithBootDelay(0),
+			autorelay.WithMinInterval(5*time.Second), autorelay.WithBackoff(time.Minute)))
 	}
 	if !n.cfg.NoMulticast && !onlyLoopback(n.cfg.Listen) {
 		opts = append(opts, libp2p.NATPortMap())
 	}
 	return opts
+}
+
+// relayCandidates offers the bootstrap peers as relays, once this peer
+// listens. It is AutoRelay that ends ctx.
+func (n *Node) relayCandidates(ctx context.Context, count int) <-chan peer.AddrInfo {
+	offer := make(chan peer.AddrInfo, count)
+	go func() { // ends with ctx
+		defer close(offer)
+		select {
+		case <-n.listening:
+		case <-ctx.Done():
+			return
+		}
+		for _, p := range n.cfg.Bootstrap[:min(count, len(n.cfg.Bootstrap))] {
+			offer <- p // there is room for count
+		}
+	}()
+	return offer
 }
 
 // relayResources bounds what a helper relays: enough for metadata and for
@@ -204,7 +227,7 @@ func (n *Node) listen() error {
 		var errs []error
 		for _, a := range n.cfg.Listen {
 			if err := n.host.Network().Listen(a); err != nil {
-				errs = append(errs, fmt.Errorf("listen on %s: %w", a, rootCause(err)))
+				errs = append(errs, &ListenError{Addr: a, Err: err})
 			}
 		}
 		return errors.Join(errs...)
@@ -222,9 +245,24 @@ func (n *Node) listen() error {
 		return err
 	}
 	if err := n.host.Network().Listen(defaultListen(port)...); err != nil {
-		return fmt.Errorf("listen on port %d: %w", port, rootCause(err))
+		return &ListenError{Addr: defaultListen(port)[0], Err: err}
 	}
 	return nil
+}
+
+// assumePrivate tells libp2p that this peer sits behind a NAT when none of its
+// addresses is public, so that it has a relay address in the first second.
+// AutoNAT, which corrects this where it is wrong, takes 17 s to say anything.
+func (n *Node) assumePrivate() error {
+	if n.cfg.Role != RolePeer || n.cfg.Host != nil || len(n.cfg.Bootstrap) == 0 || slices.ContainsFunc(n.host.Addrs(), manet.IsPublicAddr) {
+		return nil
+	}
+	reachability, err := n.host.EventBus().Emitter(new(event.EvtLocalReachabilityChanged), eventbus.Stateful)
+	if err != nil {
+		return fmt.Errorf("announce own reachability: %w", err)
+	}
+	defer reachability.Close()
+	return reachability.Emit(event.EvtLocalReachabilityChanged{Reachability: network.ReachabilityPrivate})
 }
 
 func (n *Node) listensTCP() bool {
@@ -236,14 +274,29 @@ func (n *Node) listensTCP() bool {
 	return false
 }
 
-// rootCause strips the layers that libp2p wraps around a system error.
-func rootCause(err error) error {
-	var sys *net.OpError
-	if errors.As(err, &sys) {
-		return sys.Err
-	}
-	return err
+// ErrListen is matched by *ListenError.
+var ErrListen = errors.New("address can't be listened on")
+
+// ListenError says which address could not be opened: it is taken, or none of
+// this machine's.
+type ListenError struct {
+	Addr ma.Multiaddr
+	Err  error // libp2p's, which keeps only the text of the system's
 }
+
+func (e *ListenError) Error() string {
+	// libp2p: "failed to listen on any addresses: [listen tcp4 …: bind: why]"
+	text := strings.TrimSuffix(e.Err.Error(), "]")
+	if i := strings.LastIndex(text, ": "); i >= 0 {
+		text = text[i+2:]
+	}
+	return fmt.Sprintf("listen on %s: %s", e.Addr, text)
+}
+
+func (e *ListenError) Unwrap() error { return e.Err }
+
+// Is makes errors.Is(err, ErrListen) true.
+func (e *ListenError) Is(target error) bool { return target == ErrListen }
 
 func defaultListen(port int) []ma.Multiaddr {
 	return []ma.Multiaddr{

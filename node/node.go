@@ -179,7 +179,7 @@ func (n *Node) loadKey() (crypto.PrivKey, error) {
 // opened. Call it once; it returns after every stream handler has returned.
 func (n *Node) Run(ctx context.Context) error {
 	if !n.cfg.Offline && n.cfg.Host == nil {
-		if err := n.listen(); err != nil {
+		if err := errors.Join(n.listen(), n.assumePrivate()); err != nil {
 			return err
 		}
 	}
@@ -293,6 +293,7 @@ func (n *Node) Connect(ctx context.Context, p peer.AddrInfo) error {
 	if p.ID == n.ID() {
 		return fmt.Errorf("connect to %s: it is this peer itself", p.ID)
 	}
+	n.awaitPunch(ctx, p)
 	err := n.host.Connect(ctx, p)
 	if err == nil || ctx.Err() != nil || n.dht == nil {
 		return err

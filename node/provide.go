@@ -55,6 +55,11 @@ func (s *sweeper) close() error { return errors.Join(s.queue.Close(), s.keys.Clo
 // ErrNoDHT is returned by calls that need a DHT on a peer that is in none.
 var ErrNoDHT = errors.New("this peer is in no DHT")
 
+// ErrNoAddress is returned by Provide while this peer has no address that the
+// others of a DHT could dial: behind a NAT, until it has a relay. Changed
+// signals when that changes.
+var ErrNoAddress = errors.New("no address yet that others can dial")
+
 // KeepProviding announces keys in both DHTs soon, and again before their
 // records expire, for as long as this home runs as RolePeer. It only queues;
 // use Provide to know that a first announcement was sent.
@@ -109,7 +114,8 @@ func (n *Node) ResetProviding(ctx context.Context, keys iter.Seq[mh.Multihash]) 
 // Provide announces key now, in every DHT of reach that has a peer, and
 // returns how many of them were sent the record: 0 with a nil error means that
 // no DHT has a peer. A nil error is no proof that a server kept it: the
-// protocol has no answer to a provider record.
+// protocol has no answer to a provider record. It returns ErrNoAddress when no
+// DHT with a peer can be told where this peer is.
 func (n *Node) Provide(ctx context.Context, key mh.Multihash, reach Reach) (sent int, err error) {
 	if n.dht == nil {
 		return 0, nil
@@ -125,6 +131,10 @@ func (n *Node) Provide(ctx context.Context, key mh.Multihash, reach Reach) (sent
 			continue
 		}
 		sent++
+		if len(d.FilteredAddrs()) == 0 {
+			errs[i] = ErrNoAddress // servers drop a record without addresses, and say nothing
+			continue
+		}
 		wg.Go(func() { errs[i] = d.Provide(ctx, keyCID(key), true) })
 	}
 	wg.Wait()

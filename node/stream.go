@@ -10,7 +10,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
-	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 )
 
@@ -25,7 +24,7 @@ const (
 
 func viaConn(c network.Conn) Via {
 	a := c.RemoteMultiaddr()
-	if _, err := a.ValueForProtocol(ma.P_CIRCUIT); err == nil {
+	if relayed(a) {
 		return ViaRelay
 	}
 	if manet.IsPrivateAddr(a) || manet.IsIPLoopback(a) || manet.IsIP6LinkLocal(a) {
