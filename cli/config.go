@@ -1,0 +1,348 @@
+package cli
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/BurntSushi/toml"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	"github.com/p2pshare/p2pshare/cli/control"
+	"github.com/p2pshare/p2pshare/share"
+	"github.com/spf13/cobra"
+)
+
+// configName is the file of settings in the home.
+const configName = "config.toml"
+
+// setting is one thing a person can set: by a flag (its key with - for _), an
+// environment variable (P2PSHARE_ and its key in capitals), or its key in
+// config.toml.
+type setting struct {
+	key   string
+	kind  settingKind
+	usage string
+}
+
+type settingKind int
+
+const (
+	textSetting settingKind = iota
+	boolSetting
+	listSetting // flag: repeatable; environment: with commas; file: an array of strings
+)
+
+// settingTable lists the settings in the order in which they are shown. The
+// flag of timeout is global; those of the others are networkFlags.
+var settingTable = []setting{
+	{"listen", listSetting, "listen on this `MULTIADDR` (repeatable; default: all interfaces, on a kept port)"},
+	{"bootstrap", listSetting, "enter the DHT through this `MULTIADDR`, with /p2p/ID (repeatable)"},
+	{"peer", listSetting, "dial this `MULTIADDR`, with /p2p/ID, and ask it first (repeatable)"},
+	{"no_lan", boolSetting, "no multicast in or out"},
+	{"no_dht", boolSetting, "no DHT"},
+	{"alias", textSetting, "`NAME` of this peer for people on the local network"},
+	{"timeout", textSetting, ""},
+}
+
+func (s setting) flag() string { return strings.ReplaceAll(s.key, "_", "-") }
+func (s setting) env() string  { return "P2PSHARE_" + strings.ToUpper(s.key) }
+
+// networkFlags gives cmd the flags for running a peer.
+func networkFlags(cmd *cobra.Command) {
+	for _, s := range settingTable {
+		switch {
+		case s.usage == "":
+		case s.kind == listSetting:
+			cmd.Flags().StringArray(s.flag(), nil, s.usage)
+		case s.kind == boolSetting:
+			cmd.Flags().Bool(s.flag(), false, s.usage)
+		default:
+			cmd.Flags().String(s.flag(), "", s.usage)
+		}
+	}
+}
+
+// value is what a setting is, and where that comes from.
+type value struct {
+	texts []string // of a text or bool: at most one
+	from  string   // "flag --x", "environment P2PSHARE_X", "config.toml" or "default"
+}
+
+func (v value) text() string { return strings.Join(v.texts, ",") }
+
+// isFlag tells that the setting was given on the command line.
+func (v value) isFlag() bool { return strings.HasPrefix(v.from, "flag") }
+
+// settings are all of them, settled and checked.
+type settings struct {
+	home   string // absolute
+	values map[string]value
+
+	listen    []ma.Multiaddr
+	bootstrap []ma.Multiaddr // with /p2p/ID, or a dnsaddr without
+	peers     []peer.AddrInfo
+	noLAN     bool
+	noDHT     bool
+	alias     string
+	timeout   time.Duration // 0: none
+}
+
+// settle reads every setting from its flag, else the environment, else
+// config.toml in the home, else the default, and checks it. A bad one is an
+// error that names it and where it came from.
+func (a *app) settle(cmd *cobra.Command) (*settings, error) {
+	s := &settings{values: map[string]value{}}
+	var err error
+	if s.values["home"], err = a.findHome(cmd); err != nil {
+		return nil, err
+	}
+	s.home = s.values["home"].text()
+	file, err := readConfig(filepath.Join(s.home, configName))
+	if err != nil {
+		return nil, err
+	}
+	for _, row := range settingTable {
+		s.values[row.key] = a.pick(cmd, row, file)
+	}
+	return s, s.check()
+}
+
+// findHome tells the home directory, absolute.
+func (a *app) findHome(cmd *cobra.Command) (value, error) {
+	v := a.pick(cmd, setting{key: "home"}, nil)
+	if v.text() == "" {
+		data := a.io.Env("XDG_DATA_HOME")
+		if runtime.GOOS == "windows" {
+			data = cmp.Or(data, a.io.Env("LocalAppData"))
+		} else if home := a.io.Env("HOME"); data == "" && home != "" {
+			data = filepath.Join(home, ".local", "share")
+		}
+		if data == "" {
+			return v, usage("there is no home directory").WithHint("name one with --home DIR or P2PSHARE_HOME")
+		}
+		v.texts = []string{filepath.Join(data, "p2pshare")}
+	}
+	abs, err := filepath.Abs(v.text())
+	v.texts = []string{abs}
+	return v, err
+}
+
+// pick applies the precedence to one setting.
+func (a *app) pick(cmd *cobra.Command, row setting, file map[string][]string) value {
+	if f := cmd.Flags().Lookup(row.flag()); f != nil && f.Changed {
+		texts := []string{f.Value.String()}
+		if row.kind == listSetting {
+			texts, _ = cmd.Flags().GetStringArray(row.flag())
+		}
+		return value{nonEmpty(texts), "flag --" + row.flag()}
+	}
+	if text := a.io.Env(row.env()); text != "" {
+		texts := []string{text}
+		if row.kind == listSetting {
+			texts = strings.Split(text, ",")
+		}
+		return value{nonEmpty(texts), "environment " + row.env()}
+	}
+	if texts, ok := file[row.key]; ok {
+		return value{nonEmpty(texts), configName}
+	}
+	return value{nil, "default"}
+}
+
+func nonEmpty(texts []string) []string {
+	var kept []string
+	for _, t := range texts {
+		if t = strings.TrimSpace(t); t != "" {
+			kept = append(kept, t)
+		}
+	}
+	return kept
+}
+
+// configMax bounds config.toml.
+const configMax = 1 << 20
+
+// readConfig reads a file of settings; one that is not there has none.
+func readConfig(path string) (map[string][]string, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil && info.Size() > configMax {
+		return nil, usage("%s has more than %d bytes", share.Escape(path), configMax)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var raw map[string]any
+	if _, err := toml.Decode(string(data), &raw); err != nil {
+		return nil, usage("%s: %s", share.Escape(path), control.OneLine(strings.TrimPrefix(err.Error(), "toml: "))).
+			WithHint("correct the file, or remove it")
+	}
+	file := map[string][]string{}
+	for key, v := range raw {
+		i := slices.IndexFunc(settingTable, func(s setting) bool { return s.key == key })
+		if i < 0 {
+			return nil, usage("%s: unknown key %q", share.Escape(path), key).
+				WithHint("known keys are %s", strings.Join(settingKeys(), ", "))
+		}
+		texts, ok := settingTable[i].kind.texts(v)
+		if !ok {
+			return nil, usage("%s: %s must be %s", share.Escape(path), key, settingTable[i].kind)
+		}
+		file[key] = texts
+	}
+	return file, nil
+}
+
+func settingKeys() []string {
+	var keys []string
+	for _, s := range settingTable {
+		keys = append(keys, s.key)
+	}
+	return keys
+}
+
+func (k settingKind) String() string {
+	return [...]string{"a string", "true or false", "an array of strings"}[k]
+}
+
+// texts turns a decoded TOML value into the form of value.texts.
+func (k settingKind) texts(v any) (texts []string, ok bool) {
+	switch v := v.(type) {
+	case string:
+		return []string{v}, k == textSetting
+	case bool:
+		return []string{strconv.FormatBool(v)}, k == boolSetting
+	case []any:
+		for _, item := range v {
+			text, isText := item.(string)
+			if !isText {
+				return nil, false
+			}
+			texts = append(texts, text)
+		}
+		return texts, k == listSetting
+	}
+	return nil, false
+}
+
+// check parses the values into the fields.
+func (s *settings) check() error {
+	var err error
+	for _, text := range s.values["listen"].texts {
+		a, err := parseListen(text)
+		if err != nil {
+			return s.bad("listen", text, err)
+		}
+		s.listen = append(s.listen, a)
+	}
+	for _, text := range s.values["bootstrap"].texts {
+		a, err := parseBootstrap(text)
+		if err != nil {
+			return s.bad("bootstrap", text, err)
+		}
+		s.bootstrap = append(s.bootstrap, a)
+	}
+	for _, text := range s.values["peer"].texts {
+		if err := checkPeer(text); err != nil {
+			return s.bad("peer", text, err)
+		}
+	}
+	if s.peers, err = share.ParsePeers(s.values["peer"].texts); err != nil {
+		return err
+	}
+	if s.noLAN, err = s.parseBool("no_lan"); err != nil {
+		return err
+	}
+	if s.noDHT, err = s.parseBool("no_dht"); err != nil {
+		return err
+	}
+	s.alias = s.values["alias"].text()
+	return s.parseTimeout()
+}
+
+// bad names a value that can't be used and where it came from. reason is one
+// of ours, or has a hint of its own.
+func (s *settings) bad(key, text string, reason error) error {
+	e := usage("%s %q (%s): %s", key, text, s.values[key].from, control.OneLine(reason.Error()))
+	var hinted *control.Error
+	if errors.As(reason, &hinted) {
+		e.Hint = hinted.Hint
+	}
+	return e
+}
+
+func (s *settings) parseBool(key string) (bool, error) {
+	text := s.values[key].text()
+	if text == "" {
+		return false, nil
+	}
+	b, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, s.bad(key, text, errors.New("not true or false"))
+	}
+	return b, nil
+}
+
+func (s *settings) parseTimeout() error {
+	text := s.values["timeout"].text()
+	if text == "" || text == "0" {
+		return nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 0 {
+		return s.bad("timeout", text, errors.New("not a duration like 90s or 5m"))
+	}
+	s.timeout = d
+	return nil
+}
+
+func (a *app) configCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Print every setting and where it comes from",
+		Args:  arguments("", 0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := a.settle(cmd)
+			if err != nil {
+				return err
+			}
+			for _, row := range append([]setting{{key: "home"}}, settingTable...) {
+				a.printSetting(row, s.values[row.key])
+			}
+			return nil
+		},
+	}
+	networkFlags(cmd)
+	return cmd
+}
+
+func (a *app) printSetting(row setting, v value) {
+	if !a.json {
+		fmt.Fprintf(a.out, "%-10s %s  (%s)\n", row.key, share.Escape(cmp.Or(strings.Join(v.texts, ", "), "-")), v.from)
+		return
+	}
+	line := struct {
+		Key   string `json:"key"`
+		Value any    `json:"value"`
+		From  string `json:"from"`
+	}{row.key, v.text(), v.from}
+	switch row.kind {
+	case listSetting:
+		line.Value = append([]string{}, v.texts...)
+	case boolSetting:
+		line.Value = v.text() == "true" || v.text() == "1"
+	}
+	a.emitLine(line)
+}

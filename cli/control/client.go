@@ -1,0 +1,276 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// ErrNoPeer is returned by Connect when no peer answers for the home: run one.
+var ErrNoPeer = errors.New("no peer is running")
+
+// ErrGone is returned when the peer went away before its answer was complete:
+// whether it did what it was asked is not known. Ask again, of whoever runs
+// then.
+var ErrGone = errors.New("the running peer stopped")
+
+// connectTimeout bounds Connect: a peer that has accepted the connection and
+// says nothing is starting, or stopping, or stuck.
+const connectTimeout = 5 * time.Second
+
+// Client asks the running peer of one home. Its methods are safe for
+// concurrent use, and return ErrGone, an *Error, or the context's error.
+type Client struct {
+	http  *http.Client
+	hello Hello
+}
+
+// Connect finds the running peer of home. It returns ErrNoPeer when there is
+// none, or when the one there is neither answers nor ends.
+func Connect(ctx context.Context, home string) (*Client, error) {
+	path := dialPath(home)
+	c := &Client{http: &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		},
+		DisableCompression: true,
+		MaxIdleConns:       1,
+	}}}
+	bounded, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	err := c.fetch(bounded, pathID, &c.hello)
+	var refused *Error
+	switch {
+	case err == nil:
+		return c, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case errors.As(err, &refused), errors.Is(err, fs.ErrPermission):
+		return nil, err
+	}
+	return nil, fmt.Errorf("%w: %w", ErrNoPeer, err)
+}
+
+// Hello is what the peer told of itself when the connection was made.
+func (c *Client) Hello() Hello { return c.hello }
+
+// Close closes idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Add shares a path. on is called for progress and warnings, in order.
+func (c *Client) Add(ctx context.Context, req AddRequest, on func(Event)) (*Added, error) {
+	return runStream[*Added](ctx, c, http.MethodPost, pathShares, req, on, nil)
+}
+
+// Get fetches a content. on is called for progress and notes; the bytes of a
+// request with Stream are written to out.
+func (c *Client) Get(ctx context.Context, req GetRequest, out io.Writer, on func(Event)) (*Done, error) {
+	return runStream[*Done](ctx, c, http.MethodPost, pathTransfers, req, on, out)
+}
+
+// GetDetached begins a get that goes on in the peer, and returns once it has
+// been accepted.
+func (c *Client) GetDetached(ctx context.Context, req GetRequest) (*Accepted, error) {
+	req.Detached = true
+	return runStream[*Accepted](ctx, c, http.MethodPost, pathTransfers, req, func(Event) {}, nil)
+}
+
+// Remove stops sharing what req means. on is called for each *Removed.
+func (c *Client) Remove(ctx context.Context, req RemoveRequest, on func(Event)) error {
+	body, err := c.do(ctx, http.MethodDelete, pathShares, req)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	lines := newLineReader(body)
+	for {
+		line, err := lines.next(ctx)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		e, err := decodeEvent(line)
+		if err != nil {
+			return err
+		}
+		if failed, ok := e.(*Error); ok {
+			return failed
+		}
+		on(e)
+	}
+}
+
+// Shares lists what the peer shares.
+func (c *Client) Shares(ctx context.Context) iter.Seq2[Listed, error] {
+	return list[Listed](ctx, c, pathShares)
+}
+
+// Entries lists what is inside a directory, at this peer or another.
+func (c *Client) Entries(ctx context.Context, req EntriesRequest) iter.Seq2[Listed, error] {
+	query := url.Values{"what": {req.What}, "peer": req.Peers}
+	if req.Literal {
+		query.Set("literal", "true")
+	}
+	return list[Listed](ctx, c, pathEntries+"?"+query.Encode())
+}
+
+// Peers lists the peer's connections, once it has entered the network or
+// found that it can't.
+func (c *Client) Peers(ctx context.Context) iter.Seq2[Conn, error] {
+	return list[Conn](ctx, c, pathPeers+"?wait=true")
+}
+
+// Status tells everything about the peer at a glance. Running is left false.
+func (c *Client) Status(ctx context.Context) (st Status, err error) {
+	err = c.fetch(ctx, pathStatus, &st)
+	return st, err
+}
+
+// fetch reads one JSON object.
+func (c *Client) fetch(ctx context.Context, path string, v any) error {
+	body, err := c.do(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	data, err := io.ReadAll(io.LimitReader(body, lineMax))
+	if err != nil {
+		return goneUnlessDone(ctx, err)
+	}
+	return json.Unmarshal(data, v)
+}
+
+// do sends a request and returns the body of a good answer; the error of a bad
+// one is an *Error.
+func (c *Client) do(ctx context.Context, method, path string, req any) (io.ReadCloser, error) {
+	var payload io.Reader
+	if req != nil {
+		data, err := encode(req)
+		if err != nil {
+			return nil, err
+		}
+		payload = bytes.NewReader(data)
+	}
+	r, err := http.NewRequestWithContext(ctx, method, "http://p2pshare"+path, payload)
+	if err != nil {
+		return nil, err
+	}
+	r.Header.Set("Content-Type", "application/json")
+	answer, err := c.http.Do(r)
+	if err != nil {
+		return nil, goneUnlessDone(ctx, err)
+	}
+	if answer.StatusCode == http.StatusOK {
+		return answer.Body, nil
+	}
+	defer answer.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(answer.Body, lineMax))
+	if err != nil {
+		return nil, goneUnlessDone(ctx, err)
+	}
+	if e, _ := decodeEvent(data); e != nil {
+		if failed, ok := e.(*Error); ok {
+			return nil, failed
+		}
+	}
+	return nil, Errorf(CodeFailed, "the running peer answered %q", answer.Status).
+		WithHint("it may be of another version: restart it")
+}
+
+// goneUnlessDone tells a connection that broke from one that we ended.
+func goneUnlessDone(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return fmt.Errorf("%w: %w", ErrGone, err)
+}
+
+// runStream sends a request and reads events until the final one, which must
+// be a T. Data goes to out.
+func runStream[T Event](ctx context.Context, c *Client, method, path string, req any, on func(Event), out io.Writer) (final T, err error) {
+	body, err := c.do(ctx, method, path, req)
+	if err != nil {
+		return final, err
+	}
+	defer body.Close()
+	lines := newLineReader(body)
+	for {
+		line, err := lines.next(ctx)
+		if err == io.EOF {
+			err = goneUnlessDone(ctx, io.ErrUnexpectedEOF)
+		}
+		if err != nil {
+			return final, err
+		}
+		e, err := decodeEvent(line)
+		if err != nil {
+			return final, err
+		}
+		switch e := e.(type) {
+		case nil:
+		case T:
+			return e, nil
+		case *Error:
+			return final, e
+		case *Data:
+			if err := lines.copyData(ctx, out, e.Bytes); err != nil {
+				return final, err
+			}
+		default:
+			on(e)
+		}
+	}
+}
+
+// list reads the lines of a listing.
+func list[T any](ctx context.Context, c *Client, path string) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		var zero T
+		body, err := c.do(ctx, http.MethodGet, path, nil)
+		if err != nil {
+			yield(zero, err)
+			return
+		}
+		defer body.Close()
+		lines := newLineReader(body)
+		for {
+			line, err := lines.next(ctx)
+			if err == io.EOF {
+				return
+			}
+			var v T
+			if err == nil {
+				v, err = decodeListed[T](line)
+			}
+			if !yield(v, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// decodeListed reads a line of a listing, or the error that ends it.
+func decodeListed[T any](line []byte) (v T, err error) {
+	if bytes.HasPrefix(line, []byte(`{"event":"error"`)) {
+		e, err := decodeEvent(line)
+		if err == nil {
+			err = e.(*Error)
+		}
+		return v, err
+	}
+	if err := json.Unmarshal(line, &v); err != nil {
+		return v, fmt.Errorf("read answer of the running peer: %w", err)
+	}
+	return v, nil
+}

@@ -1,0 +1,193 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"strings"
+	"syscall"
+
+	"github.com/p2pshare/p2pshare/node"
+	"github.com/p2pshare/p2pshare/share"
+	"github.com/p2pshare/p2pshare/share/content"
+)
+
+// Code is what a command exits with. The numbers are a promise to scripts.
+type Code int
+
+const (
+	CodeDone        Code = 0
+	CodeFailed      Code = 1
+	CodeUsage       Code = 2
+	CodeNotFound    Code = 3
+	CodeAmbiguous   Code = 4
+	CodeNoQuorum    Code = 5
+	CodeIntegrity   Code = 6
+	CodeUnreachable Code = 7
+	CodeTimeout     Code = 8
+	CodeRefused     Code = 9
+	CodeNoSpace     Code = 10
+	CodeInterrupted Code = 130
+)
+
+// Codes lists every exit code with its reason word and its meaning, in the
+// order of the help page. It is not to be changed by callers.
+var Codes = []struct {
+	Code    Code
+	Reason  string
+	Meaning string
+	status  int
+}{
+	{CodeDone, "done", "done", http.StatusOK},
+	{CodeFailed, "failed", "failed", http.StatusInternalServerError},
+	{CodeUsage, "usage", "usage: the command line or a setting is wrong", http.StatusBadRequest},
+	{CodeNotFound, "not_found", "not found: searched, nobody has it", http.StatusNotFound},
+	{CodeAmbiguous, "ambiguous", "ambiguous name: several contents claim it", http.StatusConflict},
+	{CodeNoQuorum, "no_quorum", "no quorum, or too stale", http.StatusServiceUnavailable},
+	{CodeIntegrity, "integrity", "integrity failure: what came is not what was asked for", http.StatusBadGateway},
+	{CodeUnreachable, "unreachable", "found, but no provider can be reached", http.StatusBadGateway},
+	{CodeTimeout, "timeout", "timed out, progress kept", http.StatusGatewayTimeout},
+	{CodeRefused, "refused", "refused", http.StatusForbidden},
+	{CodeNoSpace, "no_space", "no space left, or over quota", http.StatusInsufficientStorage},
+	{CodeInterrupted, "interrupted", "interrupted, progress kept", http.StatusServiceUnavailable},
+}
+
+// Reason is the word for c in JSON.
+func (c Code) Reason() string {
+	for _, row := range Codes {
+		if row.Code == c {
+			return row.Reason
+		}
+	}
+	return CodeFailed.Reason()
+}
+
+// status is the HTTP status of an answer that is nothing but an error.
+func (c Code) status() int {
+	for _, row := range Codes {
+		if row.Code == c {
+			return row.status
+		}
+	}
+	return http.StatusInternalServerError
+}
+
+// Error is what a person is told of an error. It is made where the error
+// arises, crosses the API as it is, and becomes the exit code.
+type Error struct {
+	Code       Code              `json:"code"`
+	Reason     string            `json:"reason"`
+	Message    string            `json:"message"`        // one line, safe for a terminal
+	Hint       string            `json:"hint,omitempty"` // what to do next; may be several lines
+	Candidates []share.Candidate `json:"candidates,omitempty"`
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// Errorf returns an Error without a hint. Text from outside in args must have
+// gone through share.Escape.
+func Errorf(code Code, format string, args ...any) *Error {
+	return &Error{Code: code, Reason: code.Reason(), Message: fmt.Sprintf(format, args...)}
+}
+
+// WithHint returns a copy of e that tells what to do next.
+func (e *Error) WithHint(format string, args ...any) *Error {
+	c := *e
+	c.Hint = fmt.Sprintf(format, args...)
+	return &c
+}
+
+// causes maps the errors of the layers below to codes and hints: the one
+// place where that is decided. The first that matches wins, so what tells more
+// stands above what it may wrap.
+var causes = []struct {
+	err  error
+	code Code
+	hint string
+}{
+	{share.ErrBadName, CodeUsage, "a name is one path component of printable Unicode, at most 255 bytes"},
+	{share.ErrBadWhat, CodeUsage, "ask by name, NAME#PREFIX, PEERID/NAME, b3:HASH or link; p2pshare help get"},
+	{content.ErrInvalidID, CodeUsage, "a content ID is what b3sum prints: b3: and 64 hex digits; for a file named like one: --literal"},
+	{share.ErrAmbiguous, CodeAmbiguous, "ask for one of them as NAME#PREFIX with the first digits of its ID, as b3:HASH, or --from its publisher"},
+	{share.ErrCorrupt, CodeIntegrity, "nothing of it was kept; ask again later, or name another peer with --peer"},
+	{content.ErrCorrupt, CodeIntegrity, "nothing of it was kept; ask again later, or name another peer with --peer"},
+	{node.ErrRelayOnly, CodeUnreachable, "its provider sits behind a NAT that could not be crossed; one side needs a reachable port"},
+	{share.ErrUnreachable, CodeUnreachable, "its providers may be offline; try again later, or name a peer that has it with --peer"},
+	{share.ErrNotShared, CodeNotFound, "p2pshare ls shows what is shared from here"},
+	{share.ErrNotFound, CodeNotFound, "name a bootstrap peer with --bootstrap, or a peer that has it with --peer"},
+	{share.ErrExists, CodeRefused, "save elsewhere with -o PATH, or replace it with --force"},
+	{share.ErrNoSpace, CodeNoSpace, "free some space and run the same command again: it goes on from where it was"},
+	{syscall.ENOSPC, CodeNoSpace, "free some space and run the same command again: it goes on from where it was"},
+	{syscall.EDQUOT, CodeNoSpace, "free some space and run the same command again: it goes on from where it was"},
+	{share.ErrRefused, CodeRefused, ""},
+	{share.ErrModified, CodeFailed, "add it again once nobody writes to it"},
+	{share.ErrNotShareable, CodeFailed, "files and directories outside the home of p2pshare can be shared"},
+	{node.ErrListen, CodeFailed, "that is no address of this machine, or another program has it; --listen takes another"},
+	{node.ErrHomeLocked, CodeFailed, "stop that process, or use another home with --home DIR"},
+	{ErrGone, CodeFailed, "run the command again"},
+	{context.DeadlineExceeded, CodeTimeout, "give it more time with --timeout"},
+	{context.Canceled, CodeInterrupted, ""},
+	{fs.ErrNotExist, CodeFailed, "check the path"},
+	{fs.ErrPermission, CodeFailed, "check who owns it and what its mode allows"},
+}
+
+// ErrorOf returns err as an Error: itself if it is one, else by the table of
+// causes, else CodeFailed. It returns nil for nil.
+func ErrorOf(err error) *Error {
+	if err == nil {
+		return nil
+	}
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	e = &Error{Code: CodeFailed, Message: OneLine(err.Error())}
+	for _, cause := range causes {
+		if errors.Is(err, cause.err) {
+			e.Code, e.Hint = cause.code, cause.hint
+			break
+		}
+	}
+	switch e.Code {
+	case CodeTimeout:
+		e.Message = "timed out, progress kept"
+	case CodeInterrupted:
+		e.Message = "interrupted"
+	case CodeFailed:
+		var locked *node.HomeLockedError
+		if errors.As(err, &locked) {
+			e.Message = inUse(locked)
+		}
+	case CodeAmbiguous:
+		var ambiguous *share.AmbiguousError
+		if errors.As(err, &ambiguous) {
+			e.Candidates = ambiguous.Candidates
+		}
+	}
+	e.Reason = e.Code.Reason()
+	return e
+}
+
+func inUse(locked *node.HomeLockedError) string {
+	if locked.PID == 0 {
+		return fmt.Sprintf("home %q is in use by another process", locked.Dir)
+	}
+	return fmt.Sprintf("home %q is in use by process %d", locked.Dir, locked.PID)
+}
+
+// OneLine makes the text of an error safe for a terminal: system errors quote
+// paths as they are. Unlike share.Escape it leaves backslashes alone, and so
+// what is escaped already.
+func OneLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	for i, line := range lines {
+		lines[i] = strings.TrimSpace(line)
+	}
+	parts := strings.Split(strings.Join(lines, "; "), `\`)
+	for i, part := range parts {
+		parts[i] = share.Escape(part)
+	}
+	return strings.Join(parts, `\`)
+}

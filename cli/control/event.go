@@ -1,0 +1,90 @@
+package control
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+)
+
+func (*Progress) event() string { return "progress" }
+func (*Note) event() string     { return "note" }
+func (*Warning) event() string  { return "warning" }
+func (*Added) event() string    { return "added" }
+func (*Removed) event() string  { return "removed" }
+func (*Data) event() string     { return "data" }
+func (*Done) event() string     { return "done" }
+func (*Accepted) event() string { return "accepted" }
+func (*Ready) event() string    { return "ready" }
+func (*Error) event() string    { return "error" }
+
+// newEvent returns an empty event of a kind, nil for one that is not known.
+func newEvent(kind string) Event {
+	switch kind {
+	case "progress":
+		return new(Progress)
+	case "note":
+		return new(Note)
+	case "warning":
+		return new(Warning)
+	case "added":
+		return new(Added)
+	case "removed":
+		return new(Removed)
+	case "data":
+		return new(Data)
+	case "done":
+		return new(Done)
+	case "accepted":
+		return new(Accepted)
+	case "ready":
+		return new(Ready)
+	case "error":
+		return new(Error)
+	}
+	return nil
+}
+
+// EncodeEvent returns e as one JSON object without a newline, the field
+// "event" first.
+func EncodeEvent(e Event) ([]byte, error) {
+	body, err := encode(e)
+	if err != nil {
+		return nil, err
+	}
+	line := fmt.Appendf(nil, "{%q:%q", "event", e.event())
+	if rest := body[1:]; len(rest) > 1 {
+		line = append(line, ',')
+	}
+	return append(line, body[1:]...), nil
+}
+
+// encode is json.Marshal without its escapes for HTML, which would spoil the
+// & in links.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// decodeEvent reads one line. An event of an unknown kind is nil without an
+// error: a newer peer may send more than this client knows.
+func decodeEvent(line []byte) (Event, error) {
+	var head struct {
+		Event string `json:"event"`
+	}
+	if err := json.Unmarshal(line, &head); err != nil {
+		return nil, fmt.Errorf("read answer of the running peer: %w", err)
+	}
+	e := newEvent(head.Event)
+	if e == nil {
+		return nil, nil
+	}
+	if err := json.Unmarshal(line, e); err != nil {
+		return nil, fmt.Errorf("read %s of the running peer: %w", head.Event, err)
+	}
+	return e, nil
+}

@@ -1,0 +1,85 @@
+package control
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/node"
+)
+
+// waitMax bounds how long GET /peers?wait=true waits to enter the network.
+const waitMax = 5 * time.Second
+
+// FullAddrs are n's addresses with /p2p/ID, as others need them; never nil.
+func FullAddrs(n *node.Node) []string {
+	info := n.AddrInfo()
+	texts := make([]string, 0, len(info.Addrs))
+	addrs, err := peer.AddrInfoToP2pAddrs(&info)
+	if err != nil || len(info.Addrs) == 0 {
+		return texts
+	}
+	for _, a := range addrs {
+		texts = append(texts, a.String())
+	}
+	return texts
+}
+
+func (s *Server) id(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, &Hello{PeerID: s.cfg.Node.ID(), Addrs: FullAddrs(s.cfg.Node), PID: os.Getpid(),
+		Service: s.cfg.Service, Version: s.cfg.Version})
+}
+
+func (s *Server) status(w http.ResponseWriter, r *http.Request) {
+	st := &Status{Service: s.cfg.Service, PID: os.Getpid(), PeerID: s.cfg.Node.ID(), Alias: s.cfg.Alias,
+		Addrs: FullAddrs(s.cfg.Node), DHTPeers: s.cfg.Node.DHTPeers(), Home: s.cfg.Home,
+		Version: s.cfg.Version, Since: s.started.UTC().Truncate(time.Second), API: s.URL()}
+	connected := map[peer.ID]bool{}
+	for _, c := range s.cfg.Node.Conns() {
+		connected[c.Peer] = true
+	}
+	st.Peers = len(connected)
+	for sh, err := range s.cfg.Library.List() {
+		if err != nil {
+			writeError(w, ErrorOf(err))
+			return
+		}
+		if r.Context().Err() != nil {
+			return
+		}
+		st.Shares++
+		st.Bytes += sh.Size
+	}
+	writeJSON(w, st)
+}
+
+// enter waits until the peers that were named have been dialled, and the DHT
+// has been entered or can't be.
+func (s *Server) enter(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, p := range s.cfg.Peers {
+		wg.Go(func() { s.cfg.Node.Connect(ctx, p) }) // one that fails is not listed
+	}
+	s.cfg.Node.WaitDHT(ctx)
+	wg.Wait()
+}
+
+func (s *Server) listPeers(w http.ResponseWriter, r *http.Request) {
+	if wait, _ := strconv.ParseBool(r.URL.Query().Get("wait")); wait {
+		ctx, cancel := context.WithTimeout(r.Context(), waitMax)
+		defer cancel()
+		s.enter(ctx)
+	}
+	out := newStream(w, r, contentTypeLines)
+	for _, c := range s.cfg.Node.Conns() {
+		line := &Conn{Peer: c.Peer, Addr: c.Addr.String(), Via: c.Via, Inbound: c.Inbound,
+			Agent: c.UserAgent, Streams: c.Streams, Opened: c.Opened.UTC()}
+		if out.sendLine(line) != nil {
+			return
+		}
+	}
+}

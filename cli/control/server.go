@@ -1,0 +1,176 @@
+// Package control is how commands and the running peer of a home talk to each
+// other: HTTP and JSON under /api/v1/, on a unix socket in the home, and for
+// pages and programs on loopback TCP.
+//
+// Every command is a client of it. Where no peer runs, the command runs one
+// for its own length and talks to that one in the same way, so there is one
+// code path.
+//
+//	POST   /api/v1/shares     AddRequest     → lines: progress, warning, added | error
+//	GET    /api/v1/shares                    → lines: Listed
+//	DELETE /api/v1/shares     RemoveRequest  → lines: removed | error
+//	POST   /api/v1/transfers  GetRequest     → lines: progress, note, data, done | accepted | error
+//	GET    /api/v1/entries    what, literal, peer → lines: Listed
+//	GET    /api/v1/peers      wait           → lines: Conn
+//	GET    /api/v1/status                    → Status
+//	GET    /api/v1/id                        → Hello
+//
+// Lines are JSON objects; see Event. In an answer of the type
+// application/vnd.p2pshare.frames each data line is followed by as many raw
+// bytes as it says, and then by the next line. A listing ends with the answer,
+// or with an error line; an answer that the peer could not finish is broken off
+// without the chunked encoding's end. When the client closes the connection, the peer stops
+// what it does for it, unless the GetRequest is detached.
+//
+// The unix socket is open to its owner only. On TCP an exact Host header is
+// needed always, a matching Origin where there is one, and the bearer token
+// from the file api.token in the home for everything but / and /b3/HASH.
+package control
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/node"
+	"github.com/p2pshare/p2pshare/share"
+	"golang.org/x/sync/errgroup"
+)
+
+// Config configures a Server.
+type Config struct {
+	// Home is the directory whose lock the caller holds: the socket and the
+	// token go there. Absolute.
+	Home string
+	// Node and Library are what the API acts on.
+	Node    *node.Node
+	Library *share.Library
+	// Service is what this peer can do for other commands.
+	Service Service
+	// TCP opens the loopback TCP side too, on a drawn port.
+	TCP bool
+	// Peers are asked first in every search, after those of the request.
+	Peers []peer.AddrInfo
+	// Alias and Version are told by status.
+	Alias, Version string
+	// Log receives what becomes of background transfers. Nil: silent.
+	Log *slog.Logger
+}
+
+// Server serves the control API of one home.
+type Server struct {
+	cfg        Config
+	log        *slog.Logger
+	started    time.Time
+	unix       net.Listener
+	tcp        net.Listener // nil without Config.TCP
+	token      string
+	background chan struct{} // one element for each detached transfer under way
+}
+
+// Listen opens the listeners; connections wait until Run.
+func Listen(cfg Config) (_ *Server, err error) {
+	s := &Server{cfg: cfg, log: cfg.Log, started: time.Now(), background: make(chan struct{}, backgroundMax)}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	if s.unix, err = listenSocket(cfg.Home); err != nil {
+		return nil, err
+	}
+	if cfg.TCP {
+		if s.token, err = newToken(cfg.Home); err != nil {
+			return nil, err
+		}
+		if s.tcp, err = net.Listen("tcp4", "127.0.0.1:0"); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// URL is the address of the TCP side, as http://127.0.0.1:4711; empty when
+// there is none.
+func (s *Server) URL() string {
+	if s.tcp == nil {
+		return ""
+	}
+	return "http://" + s.tcp.Addr().String()
+}
+
+// Run answers requests until ctx ends, cancels those that are open then, waits
+// for them, and returns nil. Call it once.
+func (s *Server) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	api := s.routes(ctx, g)
+	serve(ctx, g, s.unix, &guard{next: api})
+	if s.tcp != nil {
+		port := strconv.Itoa(s.tcp.Addr().(*net.TCPAddr).Port)
+		serve(ctx, g, s.tcp, &guard{hosts: []string{"127.0.0.1:" + port, "localhost:" + port}, token: s.token, next: api})
+	}
+	return g.Wait()
+}
+
+// serve runs an HTTP server on l in goroutines of g until ctx ends.
+func serve(ctx context.Context, g *errgroup.Group, l net.Listener, h http.Handler) {
+	server := &http.Server{
+		Handler:           h,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
+	}
+	g.Go(func() error {
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	g.Go(func() error {
+		<-ctx.Done() // ends the requests' contexts too
+		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		if server.Shutdown(wait) != nil {
+			server.Close() // a client that does not read its answer
+		}
+		return nil
+	})
+}
+
+// Close closes the listeners and removes the socket. Run must have returned,
+// or never have been called. It may be called twice.
+func (s *Server) Close() error {
+	if s.tcp != nil {
+		s.tcp.Close()
+	}
+	if s.unix != nil {
+		s.unix.Close()
+		os.Remove(filepath.Join(s.cfg.Home, socketName)) // the symbolic link, where it is one
+	}
+	return nil
+}
+
+// routes returns the API. Detached transfers run under ctx in g.
+func (s *Server) routes(ctx context.Context, g *errgroup.Group) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+pathShares, s.addShare)
+	mux.HandleFunc("GET "+pathShares, s.listShares)
+	mux.HandleFunc("DELETE "+pathShares, s.removeShare)
+	mux.HandleFunc("POST "+pathTransfers, func(w http.ResponseWriter, r *http.Request) { s.addTransfer(ctx, g, w, r) })
+	mux.HandleFunc("GET "+pathEntries, s.listEntries)
+	mux.HandleFunc("GET "+pathPeers, s.listPeers)
+	mux.HandleFunc("GET "+pathStatus, s.status)
+	mux.HandleFunc("GET "+pathID, s.id)
+	return mux
+}

@@ -1,0 +1,259 @@
+package control
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/node"
+	"github.com/p2pshare/p2pshare/share"
+	"github.com/p2pshare/p2pshare/share/content"
+)
+
+// Paths of the API. Requests are JSON bodies (POST, DELETE) or query
+// parameters (GET).
+const (
+	pathShares    = "/api/v1/shares"
+	pathTransfers = "/api/v1/transfers"
+	pathEntries   = "/api/v1/entries"
+	pathPeers     = "/api/v1/peers"
+	pathStatus    = "/api/v1/status"
+	pathID        = "/api/v1/id"
+)
+
+// Limits of the API.
+const (
+	bodyMax  = 1 << 20   // bytes of a request's body
+	lineMax  = 4 << 20   // bytes of one line of an answer: an error with many candidates
+	frameMax = 256 << 10 // bytes after one data line
+
+	headerTimeout = 10 * time.Second // to read a request's header
+	bodyTimeout   = 30 * time.Second // to read a request's body
+	idleTimeout   = 2 * time.Minute  // of a connection between requests
+	stopTimeout   = 5 * time.Second  // for open requests to end when the server stops
+
+	backgroundMax = 64 // background transfers at once; a further one is refused
+)
+
+// contentTypeLines is the type of every stream of lines, contentTypeFrames of
+// one that has raw bytes after its data lines.
+const (
+	contentTypeLines  = "application/x-ndjson"
+	contentTypeFrames = "application/vnd.p2pshare.frames"
+)
+
+// AddRequest is the body of POST /shares.
+type AddRequest struct {
+	Path    string      `json:"path"`              // absolute
+	Name    string      `json:"name,omitempty"`    // empty: the path's base name
+	Hidden  bool        `json:"hidden,omitempty"`  // share entries whose name begins with a dot
+	Exclude []string    `json:"exclude,omitempty"` // glob patterns to leave out
+	Scope   share.Scope `json:"scope,omitzero"`
+}
+
+// RemoveRequest is the body of DELETE /shares.
+type RemoveRequest struct {
+	What string `json:"what"` // a name, ID, link or absolute path
+}
+
+// GetRequest is the body of POST /transfers.
+type GetRequest struct {
+	What     string   `json:"what"`
+	Literal  bool     `json:"literal,omitempty"`  // What is a name, whatever it looks like
+	Dir      string   `json:"dir,omitempty"`      // absolute: save in it, under the content's name
+	Target   string   `json:"target,omitempty"`   // absolute: save as it; wins over Dir
+	Stream   bool     `json:"stream,omitempty"`   // send the bytes as data frames instead of saving
+	Force    bool     `json:"force,omitempty"`    // replace a different file
+	From     peer.ID  `json:"from,omitempty"`     // only manifests signed by it
+	Path     string   `json:"path,omitempty"`     // what inside the directory
+	Peers    []string `json:"peers,omitempty"`    // multiaddrs with /p2p/ID to ask first
+	Strict   bool     `json:"strict,omitempty"`   // refuse names that only strangers vouch for
+	NoServe  bool     `json:"no_serve,omitempty"` // don't go on serving what was got
+	Detached bool     `json:"detached,omitempty"` // go on when the request's connection closes
+}
+
+// EntriesRequest is the query of GET /entries: what, literal, peer (repeated).
+type EntriesRequest struct {
+	What    string
+	Literal bool
+	Peers   []string
+}
+
+// Event is one line of a stream: a JSON object whose field "event" tells which
+// of the types below it is. The last line of a stream is *Added, *Removed,
+// *Done, *Accepted or *Error; a stream that ends without one was cut off.
+type Event interface{ event() string }
+
+// Progress tells how far a long operation is.
+type Progress struct {
+	Phase   share.Phase `json:"phase"`
+	Done    int64       `json:"done"`  // bytes; while searching: peers asked
+	Total   int64       `json:"total"` // bytes; 0 when not known
+	Rate    int64       `json:"rate"`  // bytes a second
+	ETA     float64     `json:"eta_s"` // seconds; 0 when not known
+	Sources int         `json:"sources"`
+	Files   int64       `json:"files,omitempty"` // of a directory: files done
+	Name    string      `json:"name,omitempty"`  // the file at hand: escape before showing
+}
+
+// Note is a line a person should see; it is escaped already.
+type Note struct {
+	Message string `json:"message"`
+}
+
+// Warning tells of something left out; it is escaped already.
+type Warning struct {
+	Message string `json:"message"`
+}
+
+// Added tells what a path is shared as.
+type Added struct {
+	Name      share.Name      `json:"name"`
+	ID        content.ID      `json:"id"`
+	Kind      share.Kind      `json:"kind"`
+	Size      int64           `json:"size"`
+	Files     int64           `json:"files"`
+	Link      string          `json:"link"`
+	Announced share.Announced `json:"announced"`
+	Path      string          `json:"path"`
+}
+
+// Removed tells what is no longer shared. The file is still at Path.
+type Removed struct {
+	Name share.Name `json:"name"`
+	ID   content.ID `json:"id"`
+	Path string     `json:"path"`
+}
+
+// Data announces that Bytes raw bytes follow its line, at most 256 KiB. It
+// occurs only in answers to a GetRequest with Stream.
+type Data struct {
+	Bytes int64 `json:"bytes"`
+}
+
+// Done tells what was got.
+type Done struct {
+	Name         share.Name         `json:"name"`
+	ID           content.ID         `json:"id"`
+	Kind         share.Kind         `json:"kind"`
+	Path         string             `json:"path"` // absolute; "-" when streamed
+	Size         int64              `json:"size"`
+	Files        int64              `json:"files"`
+	BytesFetched int64              `json:"bytes_fetched"`
+	Seconds      float64            `json:"seconds"`
+	Already      bool               `json:"already,omitempty"` // the same bytes were there before
+	Sources      []share.SourceStat `json:"sources"`
+	Corrupt      []peer.ID          `json:"corrupt,omitempty"` // peers dropped for wrong bytes
+}
+
+// Accepted tells that a detached transfer was begun.
+type Accepted struct {
+	What string `json:"what"`
+}
+
+// Ready tells that a peer listens and answers the control API.
+type Ready struct {
+	PeerID peer.ID  `json:"peer_id"`
+	Addrs  []string `json:"addrs"`         // full multiaddrs, with /p2p/ID
+	API    string   `json:"api,omitempty"` // as http://127.0.0.1:4711, without the token
+}
+
+// Listed is one line of GET /shares and GET /entries.
+type Listed struct {
+	Name       string     `json:"name"` // of an entry: its base name
+	ID         content.ID `json:"id"`   // zero for an empty directory
+	Kind       share.Kind `json:"kind"`
+	Size       int64      `json:"size"`
+	Path       string     `json:"path"`  // of a share: absolute on disk; of an entry: inside the directory
+	State      string     `json:"state"` // a share.State, or "remote"
+	Files      int64      `json:"files,omitempty"`
+	Executable bool       `json:"x,omitempty"`
+	Added      time.Time  `json:"added,omitzero"`
+}
+
+// Conn is one line of GET /peers.
+type Conn struct {
+	Peer    peer.ID   `json:"peer"`
+	Addr    string    `json:"addr"`
+	Via     node.Via  `json:"via"`
+	Inbound bool      `json:"inbound"`
+	Agent   string    `json:"agent"` // as the peer told it: hostile text
+	Streams int       `json:"streams"`
+	Opened  time.Time `json:"opened"`
+}
+
+// Status is the answer of GET /status.
+type Status struct {
+	Running  bool      `json:"running"` // a peer ran before the command asked
+	Service  Service   `json:"service"`
+	PID      int       `json:"pid"`
+	PeerID   peer.ID   `json:"peer_id"`
+	Alias    string    `json:"alias,omitempty"`
+	Addrs    []string  `json:"addrs"`
+	Peers    int       `json:"peers"`     // distinct peers connected to
+	DHTPeers int       `json:"dht_peers"` // of these: members of a DHT
+	Shares   int64     `json:"shares"`
+	Bytes    int64     `json:"bytes"`
+	Home     string    `json:"home"`
+	Version  string    `json:"version"`
+	Since    time.Time `json:"since"`
+	API      string    `json:"api,omitempty"`
+}
+
+// Hello is the answer of GET /id: who runs, and what for.
+type Hello struct {
+	PeerID  peer.ID  `json:"peer_id"`
+	Addrs   []string `json:"addrs"` // full multiaddrs, with /p2p/ID
+	PID     int      `json:"pid"`
+	Service Service  `json:"service"`
+	Version string   `json:"version"`
+}
+
+// Service is what a running peer can do for other commands of its home; each
+// includes those before it.
+type Service int
+
+const (
+	ServiceHome    Service = iota // identity and catalog: it is offline
+	ServiceNetwork                // it also finds and fetches, and ends with its command
+	ServiceServing                // it also serves and announces, until it is stopped
+)
+
+var serviceWords = []string{"home", "network", "serving"}
+
+func (s Service) String() string { return serviceWords[s] }
+
+// MarshalText returns one of the words home, network, serving.
+func (s Service) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (s *Service) UnmarshalText(text []byte) error {
+	for i, word := range serviceWords {
+		if string(text) == word {
+			*s = Service(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("unknown service %q", text)
+}
+
+func newProgress(p share.Progress) *Progress {
+	return &Progress{Phase: p.Phase, Done: p.Done, Total: p.Total, Rate: p.Rate,
+		ETA: seconds(p.ETA), Sources: p.Sources, Files: p.Files, Name: p.Name}
+}
+
+func newDone(g share.Got) *Done {
+	d := &Done{Name: g.Name, ID: g.ID, Kind: g.Kind, Path: g.Path, Size: g.Size, Files: g.Files,
+		BytesFetched: g.BytesFetched, Seconds: seconds(g.Took), Already: g.Already,
+		Sources: g.Sources, Corrupt: g.Corrupt}
+	if d.Path == "" {
+		d.Path = "-"
+	}
+	if d.Sources == nil {
+		d.Sources = []share.SourceStat{}
+	}
+	return d
+}
+
+// seconds is d in seconds, to the millisecond.
+func seconds(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }

@@ -1,0 +1,220 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/cli/control"
+	"github.com/p2pshare/p2pshare/share"
+	"github.com/spf13/cobra"
+)
+
+// getFlags are the flags of get.
+type getFlags struct {
+	output     string
+	force      bool
+	from       string
+	path       string
+	strict     bool
+	noServe    bool
+	literal    bool
+	background bool
+}
+
+// toStdout is the -o that streams.
+const toStdout = "-"
+
+func (a *app) getCommand() *cobra.Command {
+	var f getFlags
+	cmd := &cobra.Command{
+		Use:   "get WHAT",
+		Short: "Find, fetch, verify and save a file or directory",
+		Long: `Find, fetch, verify and save a file or directory. WHAT is one of
+
+  talk.mp4               a name
+  talk.mp4#9f3c21ab      a name, and how its content ID begins
+  PEERID/talk.mp4        a name as published by that peer
+  b3:9f3c21ab…           a content ID, which is what b3sum prints
+  p2pshare:b3:…          a link, as add prints it
+
+It is saved under its name in this directory. Interrupted, the partial file is
+kept, and the same command goes on from it.`,
+		Example: "  p2pshare get talk.mp4\n  p2pshare get talk.mp4 -o - | mpv -\n  p2pshare get photos --path 2024/01.jpg",
+		Args:    arguments("one WHAT", 1, 1),
+		RunE:    func(cmd *cobra.Command, args []string) error { return a.runGet(cmd, args[0], f) },
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringVarP(&f.output, "output", "o", "", "save as this `PATH`, or in it if it is a directory; - is stdout")
+	flags.BoolVar(&f.force, "force", false, "replace a different file")
+	flags.StringVar(&f.from, "from", "", "take only what this `PEER` ID published")
+	flags.StringVar(&f.path, "path", "", "get this `PATH` inside the directory")
+	flags.BoolVar(&f.strict, "strict", false, "refuse a name that only strangers vouch for")
+	flags.BoolVar(&f.noServe, "no-serve", false, "do not go on serving it from the daemon")
+	flags.BoolVar(&f.literal, "literal", false, "WHAT is a name, whatever it looks like")
+	flags.BoolVar(&f.background, "background", false, "let the daemon fetch it, and return at once")
+	networkFlags(cmd)
+	return cmd
+}
+
+func (a *app) runGet(cmd *cobra.Command, what string, f getFlags) error {
+	s, err := a.settle(cmd)
+	if err != nil {
+		return err
+	}
+	req, err := f.request(cmd, what)
+	if err != nil {
+		return err
+	}
+	req.Peers = s.values["peer"].texts
+	ctx, cancel := deadline(cmd.Context(), s.timeout)
+	defer cancel()
+	if f.background {
+		return a.getDetached(ctx, s, req)
+	}
+	err = a.withPeer(ctx, s, needNetwork, a.getOnce(req))
+	if req.Stream {
+		return err
+	}
+	return withHint(err, "the partial file is kept; run the same command again to go on",
+		control.CodeInterrupted, control.CodeTimeout)
+}
+
+// request checks the flags and makes the request.
+func (f *getFlags) request(cmd *cobra.Command, what string) (control.GetRequest, error) {
+	req := control.GetRequest{What: what, Literal: f.literal, Force: f.force, Path: f.path,
+		Strict: f.strict, NoServe: f.noServe}
+	if _, err := control.ParseWhat(what, f.literal); err != nil {
+		return req, err
+	}
+	if f.path != "" {
+		if _, err := share.ParsePath(f.path); err != nil {
+			return req, err
+		}
+	}
+	if f.from != "" {
+		from, err := peer.Decode(f.from)
+		if err != nil {
+			return req, usageOf(cmd, "--from %q is not a peer ID", f.from).WithHint("a peer ID looks like 12D3Koo…")
+		}
+		req.From = from
+	}
+	var err error
+	switch f.output {
+	case toStdout:
+		if f.background {
+			return req, usageOf(cmd, "-o - and --background exclude each other")
+		}
+		req.Stream = true
+	case "":
+		req.Dir, err = os.Getwd()
+	default:
+		req.Target, err = f.target(cmd)
+	}
+	return req, err
+}
+
+// target is -o PATH, absolute. A path that ends like a directory must be one.
+func (f *getFlags) target(cmd *cobra.Command) (string, error) {
+	if strings.HasSuffix(f.output, string(filepath.Separator)) {
+		if info, err := os.Stat(f.output); err != nil || !info.IsDir() {
+			return "", usageOf(cmd, "-o %q is not a directory", f.output).WithHint("make it first: mkdir -p")
+		}
+	}
+	return filepath.Abs(f.output)
+}
+
+// getOnce returns the work of one attempt. When the peer that did it goes away
+// and another takes over, a file is gone on with from its partial file. A
+// stream can only be gone on with when it is sure to be the same content, so
+// when it was asked for by ID; what went out already is then skipped.
+func (a *app) getOnce(req control.GetRequest) func(context.Context, *session) error {
+	out := &resumingWriter{w: a.io.Out}
+	return func(ctx context.Context, use *session) error {
+		out.restart()
+		show := a.newProgress()
+		got, err := use.Get(ctx, req, out, show.on)
+		show.end()
+		if isGone(err) && out.written > 0 && !asksByID(req) {
+			return control.Errorf(control.CodeFailed, "the running peer stopped in the middle of the stream").
+				WithHint("run the same command again; asked for by b3:HASH, it would have gone on")
+		}
+		if err != nil {
+			return err
+		}
+		a.printGot(req, got)
+		return nil
+	}
+}
+
+func asksByID(req control.GetRequest) bool {
+	what, err := control.ParseWhat(req.What, req.Literal)
+	return err == nil && !what.ID.IsZero()
+}
+
+// getDetached hands the request to the daemon.
+func (a *app) getDetached(ctx context.Context, s *settings, req control.GetRequest) error {
+	client, err := control.Connect(ctx, s.home)
+	if err != nil && !errors.Is(err, control.ErrNoPeer) {
+		return err
+	}
+	if err != nil || client.Hello().Service < control.ServiceServing {
+		return usage("--background needs a running daemon").WithHint("start one with p2pshare daemon")
+	}
+	defer client.Close()
+	a.noteUnused(s, client.Hello())
+	accepted, err := client.GetDetached(ctx, req)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		a.emit(accepted)
+		return nil
+	}
+	a.say("begun  %s in the background", share.Escape(accepted.What))
+	return nil
+}
+
+// printGot tells what was got: on stderr when stdout has the bytes.
+func (a *app) printGot(req control.GetRequest, d *control.Done) {
+	switch {
+	case req.Stream && (a.quiet || a.json):
+		return
+	case req.Stream:
+		fmt.Fprintln(a.io.Err, gotLine(d, share.Escape(string(d.Name))))
+		return
+	case a.json:
+		a.emit(d)
+		return
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		dir = "/"
+	}
+	a.say("%s", gotLine(d, share.Escape(relative(dir, d.Path))))
+	a.say("verified  %s", d.ID)
+}
+
+// gotLine is the line that says what was got.
+func gotLine(d *control.Done, where string) string {
+	if d.Already {
+		return "have      " + where + "  " + describeSize(d.Kind, d.Size, d.Files) + ": the same bytes were here already"
+	}
+	verb := "saved     "
+	if d.Path == toStdout {
+		verb = "streamed  "
+	}
+	line := verb + where + "  " + describeSize(d.Kind, d.Size, d.Files) + " in " + span(d.Seconds)
+	if rate := speed(d.BytesFetched, d.Seconds); rate != "" {
+		line += " (" + rate + ")"
+	}
+	if len(d.Sources) > 0 {
+		line += " from " + plural(len(d.Sources), "peer")
+	}
+	return line
+}

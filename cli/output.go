@@ -1,0 +1,131 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math"
+	"time"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"github.com/p2pshare/p2pshare/cli/control"
+)
+
+// Rules of the output. stdout has results and nothing else: lines for people,
+// or with --json one object a line. stderr has progress, notes and errors.
+// With -q there is no progress, and no result that only says what was done;
+// what was asked for (a listing, an ID) is still printed. Text from outside is
+// shown through share.Escape.
+
+// say prints a line that says what was done.
+func (a *app) say(format string, args ...any) {
+	if a.quiet || a.json {
+		return
+	}
+	fmt.Fprintf(a.out, format+"\n", args...)
+	a.out.Flush()
+}
+
+// emit prints a JSON line and flushes it: whoever reads is waiting for it.
+func (a *app) emit(v any) {
+	a.emitLine(v)
+	a.out.Flush()
+}
+
+// emitLine prints a JSON line of a listing.
+func (a *app) emitLine(v any) {
+	line, err := jsonLine(v)
+	if err != nil { // a type of ours that does not encode
+		panic(err)
+	}
+	a.out.Write(append(visible(line), '\n'))
+}
+
+func jsonLine(v any) ([]byte, error) {
+	if e, ok := v.(control.Event); ok {
+		return control.EncodeEvent(e)
+	}
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+}
+
+// visible writes what does not print (C1 controls, bidi controls, private use)
+// as \u escapes, so that JSON on a terminal can't drive it either. It stays
+// the same JSON: such characters occur in strings only.
+func visible(line []byte) []byte {
+	if bytes.IndexFunc(line, hidden) < 0 {
+		return line
+	}
+	out := make([]byte, 0, len(line)+32)
+	for _, r := range string(line) {
+		switch {
+		case !hidden(r):
+			out = utf8.AppendRune(out, r)
+		case r > 0xffff:
+			hi, lo := utf16.EncodeRune(r)
+			out = fmt.Appendf(out, `\u%04x\u%04x`, hi, lo)
+		default:
+			out = fmt.Appendf(out, `\u%04x`, r)
+		}
+	}
+	return out
+}
+
+func hidden(r rune) bool { return r >= 0x7f && !unicode.IsPrint(r) }
+
+// size is n bytes for people: three significant digits at most.
+func size(n int64) string {
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	v := float64(n)
+	for _, unit := range []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"} {
+		v /= 1024
+		switch {
+		case v < 9.95:
+			return fmt.Sprintf("%.1f %s", v, unit)
+		case v < 1023.5 || unit == "EiB":
+			return fmt.Sprintf("%.0f %s", v, unit)
+		}
+	}
+	panic("unreachable: int64 ends at 8 EiB")
+}
+
+// speed is n bytes in a time for people, empty when it was too short to tell.
+func speed(n int64, seconds float64) string {
+	if seconds < 0.001 || n == 0 {
+		return ""
+	}
+	return size(int64(float64(n)/seconds)) + "/s"
+}
+
+// span is a time for people.
+func span(seconds float64) string {
+	if seconds < 0.9995 {
+		return fmt.Sprintf("%.0f ms", seconds*1000)
+	}
+	if seconds < 9.95 && seconds != math.Trunc(seconds) {
+		return fmt.Sprintf("%.1f s", seconds)
+	}
+	d := time.Duration(math.Round(seconds)) * time.Second
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%d s", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%d min %02d s", int(d.Minutes()), int(d.Seconds())%60)
+	}
+	return fmt.Sprintf("%d h %02d min", int(d.Hours()), int(d.Minutes())%60)
+}
+
+// plural is "1 peer", "2 peers".
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

@@ -1,0 +1,161 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	madns "github.com/multiformats/go-multiaddr-dns"
+	"github.com/p2pshare/p2pshare/cli/control"
+	"github.com/p2pshare/p2pshare/node"
+	"github.com/p2pshare/p2pshare/share"
+	"golang.org/x/sync/errgroup"
+)
+
+// ownPeer is a peer in this process: a node, the library on it, and the control
+// API that both the command and other commands of the home talk to.
+type ownPeer struct {
+	node    *node.Node
+	library *share.Library
+	control *control.Server
+	peers   []peer.AddrInfo // to dial once it runs
+}
+
+// openPeer opens the peer that a command needs. It returns node.ErrHomeLocked
+// when another process has the home.
+func (a *app) openPeer(ctx context.Context, s *settings, need need) (_ *ownPeer, err error) {
+	p := &ownPeer{peers: s.peers}
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	log := a.logger()
+	offline := need.service == control.ServiceHome
+	var entries []peer.AddrInfo
+	if !offline {
+		entries = a.resolve(ctx, s.bootstrap)
+	}
+	p.node, err = node.New(ctx, node.Config{Dir: s.home, Role: need.role, Offline: offline,
+		Listen: s.listen, Bootstrap: entries, NoDHT: s.noDHT, NoMulticast: s.noLAN,
+		UserAgent: "p2pshare/" + version(), Log: log})
+	if err != nil {
+		return nil, err
+	}
+	if p.library, err = share.Open(p.node, share.Config{Log: log}); err != nil {
+		return nil, err
+	}
+	p.control, err = control.Listen(control.Config{Home: s.home, Node: p.node, Library: p.library,
+		Service: need.service, TCP: need.service == control.ServiceServing, Peers: s.peers,
+		Alias: s.alias, Version: version(), Log: log})
+	return p, err
+}
+
+// run runs the peer for the length of fn, and closes it. fn is called once the
+// peer listens; its context ends when the peer fails, whose error is then
+// returned instead of fn's.
+func (p *ownPeer) run(ctx context.Context, fn func(context.Context) error) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.node.Run(ctx) })
+	g.Go(func() error { return p.library.Run(ctx) })
+	g.Go(func() error { return p.control.Run(ctx) })
+	var fnErr error
+	g.Go(func() error {
+		defer stop()
+		select {
+		case <-p.node.Listening():
+		case <-ctx.Done():
+			fnErr = ctx.Err()
+			return nil
+		}
+		for _, q := range p.peers {
+			g.Go(func() error {
+				p.node.Connect(ctx, q) // a search that needs it dials it again, and tells
+				return nil
+			})
+		}
+		fnErr = fn(ctx)
+		return nil
+	})
+	err := g.Wait()
+	return cmp.Or(err, fnErr, p.close())
+}
+
+// close releases what openPeer opened, in reverse.
+func (p *ownPeer) close() error {
+	var errs []error
+	if p.control != nil {
+		errs = append(errs, p.control.Close())
+	}
+	if p.library != nil {
+		errs = append(errs, p.library.Close())
+	}
+	if p.node != nil {
+		errs = append(errs, p.node.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// ready is what is told once the peer listens.
+func (p *ownPeer) ready() *control.Ready {
+	return &control.Ready{PeerID: p.node.ID(), Addrs: control.FullAddrs(p.node), API: p.control.URL()}
+}
+
+// resolveTimeout bounds the DNS lookups of bootstrap addresses that have no
+// peer ID of their own; the others are resolved when they are dialled.
+const resolveTimeout = 3 * time.Second
+
+// resolve turns bootstrap addresses into peers, looking up the dnsaddr ones
+// that name no peer. A name that does not resolve is warned of and left out:
+// the rest of the network may still be there.
+func (a *app) resolve(ctx context.Context, addrs []ma.Multiaddr) []peer.AddrInfo {
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
+	found := make([][]ma.Multiaddr, len(addrs))
+	var wg sync.WaitGroup
+	for i, addr := range addrs {
+		if _, err := addr.ValueForProtocol(ma.P_P2P); err == nil {
+			found[i] = []ma.Multiaddr{addr}
+			continue
+		}
+		wg.Go(func() {
+			answers, err := madns.DefaultResolver.Resolve(ctx, addr)
+			if err != nil {
+				a.logger().Warn("bootstrap address does not resolve", "addr", addr, "err", err)
+			}
+			for _, answer := range answers {
+				if _, err := answer.ValueForProtocol(ma.P_P2P); err == nil {
+					found[i] = append(found[i], answer)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	var all []ma.Multiaddr
+	for i, answers := range found {
+		if len(answers) == 0 {
+			a.note("bootstrap address %s leads to no peer", addrs[i])
+		}
+		all = append(all, answers...)
+	}
+	peers, err := peer.AddrInfosFromP2pAddrs(all...)
+	if err != nil { // each has a /p2p part
+		panic(err)
+	}
+	return peers
+}
+
+// relative is path as seen from dir when it lies inside, else path.
+func relative(dir, path string) string {
+	if rel, err := filepath.Rel(dir, path); err == nil && filepath.IsLocal(rel) {
+		return rel
+	}
+	return path
+}
