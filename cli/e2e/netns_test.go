@@ -9,9 +9,15 @@ import (
 	"testing"
 )
 
-// lan makes n hosts on one bridge, 10.77.0.1 and on, without a default route:
-// namespaces that end with the test.
-func lan(t *testing.T, n int) []string {
+// lab makes network namespaces that end with the test.
+type lab struct {
+	t      *testing.T
+	prefix string
+	links  int
+}
+
+// newLab skips the test where namespaces can't be made.
+func newLab(t *testing.T) *lab {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("network namespaces need root")
@@ -19,50 +25,118 @@ func lan(t *testing.T, n int) []string {
 	if _, err := exec.LookPath("ip"); err != nil {
 		t.Skip("network namespaces need ip, from iproute2")
 	}
-	prefix := fmt.Sprintf("p2p%d-", os.Getpid())
-	ip := func(args ...string) error {
-		out, err := exec.Command("ip", args...).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, out)
-		}
-		return nil
+	l := &lab{t: t, prefix: fmt.Sprintf("p2p%d-", os.Getpid())}
+	if out, err := exec.Command("ip", "netns", "add", l.prefix+"try").CombinedOutput(); err != nil {
+		t.Skipf("network namespaces are not allowed here: %v: %s", err, out)
 	}
-	made := 0
-	must := func(args ...string) {
-		t.Helper()
-		if err := ip(args...); err != nil {
-			if made == 0 {
-				t.Skipf("network namespaces are not allowed here: %v", err)
-			}
-			t.Fatal(err)
-		}
-		made++
+	l.run("ip", "netns", "del", l.prefix+"try")
+	return l
+}
+
+func (l *lab) run(args ...string) {
+	l.t.Helper()
+	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+		l.t.Fatalf("%s: %v: %s", strings.Join(args, " "), err, out)
 	}
-	hub := prefix + "sw"
-	must("netns", "add", hub)
-	t.Cleanup(func() { ip("netns", "del", hub) })
-	must("-n", hub, "link", "add", "br0", "type", "bridge")
-	must("-n", hub, "link", "set", "br0", "up")
+}
+
+// host makes a namespace with nothing but a loopback interface.
+func (l *lab) host(name string) string {
+	l.t.Helper()
+	ns := l.prefix + name
+	l.run("ip", "netns", "add", ns)
+	l.t.Cleanup(func() { exec.Command("ip", "netns", "del", ns).Run() })
+	l.run("ip", "-n", ns, "link", "set", "lo", "up")
+	return ns
+}
+
+// bridge makes a bridge called br0 in a namespace.
+func (l *lab) bridge(ns string) {
+	l.t.Helper()
+	l.run("ip", "-n", ns, "link", "add", "br0", "type", "bridge")
+	l.run("ip", "-n", ns, "link", "set", "br0", "up")
+}
+
+// plug gives ns an interface with an address on the bridge of hub.
+func (l *lab) plug(ns, dev, cidr, hub string) {
+	l.t.Helper()
+	l.links++
+	port := fmt.Sprintf("p%d", l.links)
+	l.run("ip", "-n", ns, "link", "add", dev, "type", "veth", "peer", "name", port, "netns", hub)
+	l.run("ip", "-n", hub, "link", "set", port, "master", "br0", "up")
+	l.run("ip", "-n", ns, "addr", "add", cidr, "dev", dev)
+	l.run("ip", "-n", ns, "link", "set", dev, "up")
+}
+
+// lan makes n hosts on one bridge, 10.77.0.1 and on, without a default route.
+func (l *lab) lan(n int) []string {
+	l.t.Helper()
+	hub := l.host("sw")
+	l.bridge(hub)
 	var hosts []string
 	for i := 1; i <= n; i++ {
-		host := fmt.Sprintf("%sh%d", prefix, i)
-		must("netns", "add", host)
-		t.Cleanup(func() { ip("netns", "del", host) })
-		port := fmt.Sprintf("p%d", i)
-		must("-n", host, "link", "set", "lo", "up")
-		must("-n", host, "link", "add", "eth0", "type", "veth", "peer", "name", port, "netns", hub)
-		must("-n", hub, "link", "set", port, "master", "br0", "up")
-		must("-n", host, "addr", "add", fmt.Sprintf("10.77.0.%d/24", i), "dev", "eth0")
-		must("-n", host, "link", "set", "eth0", "up")
-		hosts = append(hosts, host)
+		h := l.host(fmt.Sprintf("h%d", i))
+		l.plug(h, "eth0", fmt.Sprintf("10.77.0.%d/24", i), hub)
+		hosts = append(hosts, h)
 	}
 	return hosts
+}
+
+// home makes a host behind a NAT router with the WAN address wan on the bridge
+// of inet: outgoing connections only, source ports kept.
+func (l *lab) home(name, wan, net, inet string) string {
+	l.t.Helper()
+	router := l.host("nat" + name)
+	l.plug(router, "wan0", wan+"/24", inet)
+	l.bridge(router)
+	l.run("ip", "-n", router, "addr", "add", net+".1/24", "dev", "br0")
+	l.run("ip", "netns", "exec", router, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+	l.run("ip", "netns", "exec", router, "nft", `table ip nat {
+		chain post { type nat hook postrouting priority 100; oifname "wan0" masquerade; }
+		chain in { type filter hook input priority 0; ct state established,related accept; iifname "wan0" drop; }
+		chain forwarded { type filter hook forward priority 0; policy drop; iifname "br0" accept; ct state established,related accept; }
+	}`)
+	h := l.host(name)
+	l.plug(h, "eth0", net+".10/24", router)
+	l.run("ip", "-n", h, "route", "add", "default", "via", net+".1")
+	return h
+}
+
+// TestPeersBehindNATsReachEachOther has two homes behind NATs and a bootstrap
+// peer in public: the relay arranges, a punched hole carries the file.
+func TestPeersBehindNATsReachEachOther(t *testing.T) {
+	if _, err := exec.LookPath("nft"); err != nil {
+		t.Skip("a NAT needs nft, from nftables")
+	}
+	l := newLab(t)
+	inet := l.host("inet")
+	l.bridge(inet)
+	// Addresses that count as public, in a network that leads nowhere.
+	boot := newPeer(t, "--no-lan")
+	boot.netns = l.host("boot")
+	l.plug(boot.netns, "eth0", "44.0.0.10/24", inet)
+	ready := boot.serve(t, "bootstrap")
+	flags := []string{"--no-lan", "--bootstrap", ready.addr(t)}
+	ann, bob := newPeer(t, flags...), newPeer(t, flags...)
+	ann.netns = l.home("ann", "44.0.0.1", "192.168.1", inet)
+	bob.netns = l.home("bob", "44.0.0.2", "192.168.2", inet)
+
+	path := filepath.Join(ann.dir, "talk.mp4")
+	writeRandom(t, path, 3*mib, "talk")
+	add := ann.start(t, "add", "talk.mp4")
+	add.await(t, "ready", func(e event) bool { return e.text("event") == "ready" })
+	done := bob.must(t, "get", "talk.mp4")
+	same(t, path, filepath.Join(bob.dir, "talk.mp4"))
+	sources, _ := done["sources"].([]any)
+	if len(sources) != 1 || sources[0].(map[string]any)["via"] != "direct" {
+		t.Errorf("sources = %v, want one via direct", sources)
+	}
 }
 
 // TestPrivateNetworkNeedsNoFlags runs three hosts that know nothing but one
 // bootstrap address, with the default listeners.
 func TestPrivateNetworkNeedsNoFlags(t *testing.T) {
-	hosts := lan(t, 3)
+	hosts := newLab(t).lan(3)
 	boot := newPeer(t)
 	boot.netns = hosts[0]
 	ready := boot.serve(t, "bootstrap")
