@@ -225,7 +225,11 @@ func (l limits) connRate() *rate.Limiter {
 func (n *Node) listen() error {
 	if n.cfg.Listen != nil {
 		var errs []error
-		for _, a := range n.cfg.Listen {
+		for i, a := range n.cfg.Listen {
+			// libp2p's QUIC panics when one address is listened on twice.
+			if isQUIC(a) && slices.ContainsFunc(n.cfg.Listen[:i], a.Equal) {
+				continue
+			}
 			if err := n.host.Network().Listen(a); err != nil {
 				errs = append(errs, &ListenError{Addr: a, Err: err})
 			}
@@ -248,6 +252,11 @@ func (n *Node) listen() error {
 		return &ListenError{Addr: defaultListen(port)[0], Err: err}
 	}
 	return nil
+}
+
+func isQUIC(a ma.Multiaddr) bool {
+	_, err := a.ValueForProtocol(ma.P_QUIC_V1)
+	return err == nil
 }
 
 // assumePrivate tells libp2p that this peer sits behind a NAT when none of its

@@ -1,19 +1,16 @@
 package share
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"iter"
 	"os"
 	"path/filepath"
 	"runtime"
-	"sync"
+	"slices"
 	"time"
 
-	"github.com/p2pshare/p2pshare/share/content"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -48,6 +45,11 @@ func (l *Library) Add(ctx context.Context, path string, o AddOptions) (Share, er
 	}
 	a := &adding{library: l, path: path, options: o, progress: newMeter(o.Progress, PhaseHashing)}
 	s, err := a.run(ctx)
+	if errors.Is(err, errOutboardGone) {
+		// What was known of its files is not known any more: hash them.
+		a = &adding{library: l, path: path, options: o, progress: newMeter(o.Progress, PhaseHashing)}
+		s, err = a.run(ctx)
+	}
 	if err != nil {
 		var inner *fs.PathError
 		if errors.As(err, &inner) && inner.Path == path {
@@ -67,7 +69,7 @@ type adding struct {
 
 	own      []fileIdentity // files and directories of the home
 	key      shareKey
-	previous shareKey // 0 when path was not shared
+	previous shareRecord // with key 0 when path was not shared
 	batch    []hashedFile
 }
 
@@ -90,10 +92,8 @@ func (a *adding) run(ctx context.Context) (Share, error) {
 	if err := a.refuseHome(); err != nil {
 		return Share{}, err
 	}
-	if previous, ok, err := a.library.catalog.byPath(a.path); err != nil {
+	if a.previous, _, err = a.library.catalog.byPath(a.path); err != nil {
 		return Share{}, err
-	} else if ok {
-		a.previous = previous.key
 	}
 	if a.key, err = a.library.catalog.begin(a.path); err != nil {
 		return Share{}, err
@@ -113,13 +113,21 @@ func (a *adding) run(ctx context.Context) (Share, error) {
 		err = a.flush()
 	}
 	if err == nil {
-		err = a.library.publish(s, a.key)
+		err = ctx.Err() // small files are hashed without asking
+	}
+	if err == nil {
+		err = a.publish(s)
 	}
 	if err != nil {
-		return Share{}, errors.Join(err, a.library.catalog.remove(a.key))
+		return Share{}, errors.Join(err, a.library.catalog.remove(a.key), a.library.dropListing(s))
 	}
 	a.progress.flush()
 	return s, nil
+}
+
+// publish makes s live, and ends what it replaces.
+func (a *adding) publish(s Share) error {
+	return a.library.replace(a.previous, func() error { return a.library.publish(s, a.key) })
 }
 
 // refuseHome collects what the home is made of, and refuses a path that lies
@@ -127,13 +135,20 @@ func (a *adding) run(ctx context.Context) (Share, error) {
 func (a *adding) refuseHome() error {
 	l := a.library
 	a.own = []fileIdentity{l.home}
-	if l.node.Dir() != "" {
-		entries, err := os.ReadDir(l.node.Dir())
+	for _, dir := range slices.Compact([]string{l.dir, l.node.Dir()}) {
+		if dir == "" {
+			continue
+		}
+		entries, err := os.ReadDir(dir)
 		if err != nil {
 			return err
 		}
+		names := []string{"."}
 		for _, e := range entries {
-			if id, err := identifyPath(filepath.Join(l.node.Dir(), e.Name())); err == nil {
+			names = append(names, e.Name())
+		}
+		for _, name := range names {
+			if id, err := identifyPath(filepath.Join(dir, name)); err == nil {
 				a.own = append(a.own, id)
 			}
 		}
@@ -196,7 +211,7 @@ func (a *adding) hashOnce(ctx context.Context, path string, parallel bool, open 
 	if a.isOwn(before) {
 		return hashedFile{}, fmt.Errorf("it belongs to the home of p2pshare: %w", ErrNotShareable)
 	}
-	if known, ok, err := a.library.catalog.file(a.previous, path); err != nil {
+	if known, ok, err := a.library.catalog.file(a.previous.key, path); err != nil {
 		return hashedFile{}, err
 	} else if ok && known.identity == before && !known.modified {
 		a.progress.add(before.size)
@@ -265,19 +280,19 @@ func (a *adding) dir(ctx context.Context, s *Share) error {
 	}
 	defer listing.discard()
 
-	g, ctx := errgroup.WithContext(ctx)
+	g, working := errgroup.WithContext(ctx) // ends with Wait
 	jobs := make(chan treeJob, queueMax)
 	ordered := make(chan treeJob, queueMax)
 	g.Go(func() error {
 		defer close(jobs)
 		defer close(ordered)
-		return a.walkTree(ctx, root, jobs, ordered)
+		return a.walkTree(working, root, jobs, ordered)
 	})
 	for range runtime.GOMAXPROCS(0) {
 		g.Go(func() error {
 			for j := range jobs {
 				name := filepath.FromSlash(j.entry.local)
-				f, err := a.hash(ctx, filepath.Join(a.path, name), j.entry.info.Size() >= parallelFrom,
+				f, err := a.hash(working, filepath.Join(a.path, name), j.entry.info.Size() >= parallelFrom,
 					func(flag int) (*os.File, error) { return root.OpenFile(name, flag, 0) })
 				j.result <- treeResult{f, err}
 			}
@@ -286,11 +301,11 @@ func (a *adding) dir(ctx context.Context, s *Share) error {
 	}
 	g.Go(func() error {
 		for j := range ordered {
-			if err := a.list(ctx, s, listing, j); err != nil {
+			if err := a.list(working, s, listing, j); err != nil {
 				return err
 			}
 		}
-		return ctx.Err()
+		return working.Err()
 	})
 	if err := g.Wait(); err != nil {
 		return err
@@ -300,7 +315,8 @@ func (a *adding) dir(ctx context.Context, s *Share) error {
 		return err
 	}
 	s.ID = h.record.id
-	return a.put(h)
+	// It must be recorded before discard lets go of it.
+	return errors.Join(a.put(h), a.flush())
 }
 
 func (a *adding) walkTree(ctx context.Context, root *os.Root, jobs, ordered chan<- treeJob) error {
@@ -373,221 +389,4 @@ func (a *adding) warnf(format string, args ...any) {
 		return
 	}
 	a.progress.exclusive(func() { a.options.Warn(fmt.Sprintf(format, args...)) })
-}
-
-// listingFile is a directory's listing being written. It is kept in the home
-// under its own ID, where the shares of equal trees find the same file.
-type listingFile struct {
-	library *Library
-	file    *os.File
-	out     *bufio.Writer
-	size    int64
-	line    []byte
-	kept    bool
-}
-
-func (l *Library) newListing() (*listingFile, error) {
-	dir := filepath.Join(l.dir, "listings")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
-	}
-	f, err := os.CreateTemp(dir, ".new-")
-	if err != nil {
-		return nil, err
-	}
-	return &listingFile{library: l, file: f, out: bufio.NewWriterSize(f, 64<<10)}, nil
-}
-
-func (f *listingFile) write(e Entry) error {
-	f.line = appendEntry(f.line[:0], e)
-	f.size += int64(len(f.line))
-	_, err := f.out.Write(f.line)
-	return err
-}
-
-// keep names the listing, syncs it and moves it to its place.
-func (f *listingFile) keep(ctx context.Context) (hashedFile, error) {
-	if err := f.out.Flush(); err != nil {
-		return hashedFile{}, err
-	}
-	id, outboard, err := hashContent(ctx, f.file, f.size, true, func(int) {})
-	if err != nil {
-		return hashedFile{}, err
-	}
-	path := f.library.listingPath(id)
-	if err := errors.Join(f.file.Sync(), os.Rename(f.file.Name(), path)); err != nil {
-		return hashedFile{}, err
-	}
-	f.kept = true
-	info, err := f.file.Stat()
-	if err != nil {
-		return hashedFile{}, err
-	}
-	return hashedFile{path: path, record: fileRecord{id: id, identity: sysIdentity(info)}, outboard: outboard}, nil
-}
-
-func (f *listingFile) discard() {
-	f.file.Close()
-	if !f.kept {
-		os.Remove(f.file.Name())
-	}
-}
-
-func (l *Library) listingPath(id content.ID) string {
-	return filepath.Join(l.dir, "listings", id.Hex())
-}
-
-// publish signs a manifest for s and makes it live under key.
-func (l *Library) publish(s Share, key shareKey) error {
-	r := shareRecord{Share: s, key: key}
-	if err := l.signShare(&r); err != nil {
-		return err
-	}
-	return l.catalog.finish(r)
-}
-
-// signMu makes sequence numbers of one library grow, whatever runs at once.
-var signMu sync.Mutex
-
-// signShare gives r a fresh manifest of this peer's own.
-func (l *Library) signShare(r *shareRecord) error {
-	signMu.Lock()
-	defer signMu.Unlock()
-	previous := r.Seq
-	same, err := l.catalog.byName(nameDigest(r.Name), metaManifestsMax)
-	if err != nil {
-		return err
-	}
-	for _, s := range same {
-		if s.Own {
-			previous = max(previous, s.Seq)
-		}
-	}
-	m := newManifest(r.Share, l.node.ID(), previous, time.Now())
-	e, err := m.sign(l.node.Key())
-	if err != nil {
-		return fmt.Errorf("sign manifest of %q: %w", r.Name, err)
-	}
-	r.Envelope, r.Own, r.Seq, r.Expires = &e, true, m.Seq, m.Expires
-	return nil
-}
-
-// List yields what is shared from here, in the order it was added, each with
-// its state as the disk shows it now. A directory is looked at by its root only.
-func (l *Library) List() iter.Seq2[Share, error] {
-	return func(yield func(Share, error) bool) {
-		for r, err := range l.catalog.shares() {
-			if err == nil {
-				r.State, err = l.state(r)
-			}
-			if !yield(r.Share, err) || err != nil {
-				return
-			}
-		}
-	}
-}
-
-func (l *Library) state(r shareRecord) (State, error) {
-	info, err := os.Stat(r.Path)
-	if err != nil {
-		return StateMissing, nil
-	}
-	if r.Kind == KindDir {
-		if !info.IsDir() {
-			return StateModified, nil
-		}
-		return StateShared, nil
-	}
-	f, ok, err := l.catalog.file(r.key, r.Path)
-	if err != nil {
-		return "", err
-	}
-	now := sysIdentity(info)
-	if !ok || f.modified || !info.Mode().IsRegular() || f.identity.size != now.size || f.identity.mtime != now.mtime {
-		return StateModified, nil
-	}
-	return StateShared, nil
-}
-
-// Lookup returns the shares that what means: an absolute path, an ID, a link
-// or a name. It returns ErrNotShared when there is none.
-func (l *Library) Lookup(what string) ([]Share, error) {
-	records, err := l.lookup(what)
-	shares := make([]Share, 0, len(records))
-	for _, r := range records {
-		shares = append(shares, r.Share)
-	}
-	return shares, err
-}
-
-// lookupMax bounds how many shares of one name or ID are taken together.
-const lookupMax = 1000
-
-func (l *Library) lookup(what string) ([]shareRecord, error) {
-	if filepath.IsAbs(what) {
-		r, ok, err := l.catalog.byPath(filepath.Clean(what))
-		if err == nil && !ok {
-			err = fmt.Errorf("%s: %w", Escape(what), ErrNotShared)
-		}
-		if err != nil {
-			return nil, err
-		}
-		return []shareRecord{r}, nil
-	}
-	w, err := ParseWhat(what)
-	if err != nil {
-		return nil, err
-	}
-	var found []shareRecord
-	if !w.ID.IsZero() {
-		found, err = l.catalog.byID(w.ID, lookupMax)
-	} else {
-		found, err = l.catalog.byName(nameDigest(w.Name), lookupMax)
-	}
-	if err == nil && len(found) == 0 {
-		err = fmt.Errorf("%s: %w", Escape(what), ErrNotShared)
-	}
-	return found, err
-}
-
-// Remove stops sharing what: the files stay, the records expire within 48
-// hours, and nothing is served from now on. It returns what was removed, and
-// ErrNotShared when there was nothing.
-func (l *Library) Remove(ctx context.Context, what string) ([]Share, error) {
-	records, err := l.lookup(what)
-	if err != nil {
-		return nil, err
-	}
-	var removed []Share
-	for _, r := range records {
-		keys, err := l.keysOf(r)
-		if err != nil {
-			return removed, err
-		}
-		if err := l.catalog.remove(r.key); err != nil {
-			return removed, err
-		}
-		removed = append(removed, r.Share)
-		if err := l.withdraw(keys); err != nil {
-			return removed, err
-		}
-		if r.Kind == KindDir {
-			if err := l.dropListing(r.ID); err != nil {
-				return removed, err
-			}
-		}
-	}
-	return removed, ctx.Err()
-}
-
-// dropListing removes a listing that no share needs any more.
-func (l *Library) dropListing(id content.ID) error {
-	held, _, err := l.catalog.files(id)
-	if err != nil || len(held) > 0 {
-		return err
-	}
-	if err := os.Remove(l.listingPath(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
 }

@@ -3,6 +3,7 @@ package share
 import (
 	"context"
 	"errors"
+	"iter"
 	"slices"
 	"time"
 
@@ -49,7 +50,7 @@ type keys struct {
 
 func (l *Library) keysOf(r shareRecord) (keys, error) {
 	k := keys{first: []multihash.Multihash{r.Name.Key(), r.ID.Multihash()}}
-	if r.Scope.LANOnly {
+	if !r.swept() {
 		k.reach = node.ReachLAN
 	}
 	if r.Kind != KindDir {
@@ -123,31 +124,50 @@ func (l *Library) keepProviding(k keys) {
 
 // withdraw stops announcing keys that no other share needs.
 func (l *Library) withdraw(k keys) error {
+	stop, err := l.unneeded(k)
+	if err != nil {
+		return err
+	}
+	return l.node.StopProviding(stop...)
+}
+
+// unneeded returns those of k's keys that the sweep has for no share.
+func (l *Library) unneeded(k keys) ([]multihash.Multihash, error) {
 	var stop []multihash.Multihash
-	for _, key := range append(k.first, k.files...) {
+	for _, key := range append(slices.Clip(k.first), k.files...) {
 		needed, err := l.needsKey(key)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if !needed {
 			stop = append(stop, key)
 		}
 	}
-	return l.node.StopProviding(stop...)
+	return stop, nil
 }
 
+// needsKey reports whether the sweep should have key. Shares for the LAN only
+// need nothing of it.
 func (l *Library) needsKey(key multihash.Multihash) (bool, error) {
+	var shares []shareRecord
 	if id, err := content.FromMultihash(key); err == nil {
-		held, _, err := l.catalog.files(id)
-		return len(held) > 0, err
+		if _, shares, err = l.catalog.files(id); err != nil {
+			return false, err
+		}
+	} else {
+		d, err := multihash.Decode(key)
+		if err != nil {
+			return false, err
+		}
+		if shares, err = l.catalog.byName([32]byte(d.Digest), lookupMax); err != nil {
+			return false, err
+		}
 	}
-	d, err := multihash.Decode(key)
-	if err != nil {
-		return false, err
-	}
-	named, err := l.catalog.byName([32]byte(d.Digest), 1)
-	return len(named) > 0, err
+	return slices.ContainsFunc(shares, shareRecord.swept), nil
 }
+
+// swept reports whether the sweep is to announce a share.
+func (r shareRecord) swept() bool { return !r.Scope.LANOnly }
 
 // announceLater asks keepAnnounced to announce a share. When 64 wait already
 // it is left to the sweep.
@@ -195,19 +215,26 @@ func (l *Library) keepAnnounced(ctx context.Context) error {
 // truth, and what the sweep remembers of an earlier run may not be.
 func (l *Library) resetProviding(ctx context.Context) error {
 	var failed error
-	all := func(yield func(multihash.Multihash) bool) {
+	err := l.node.ResetProviding(ctx, l.sweptKeys(&failed))
+	return errors.Join(err, failed)
+}
+
+// sweptKeys yields the keys of all shares that the sweep is to announce. An error
+// ends it, and is left in failed.
+func (l *Library) sweptKeys(failed *error) iter.Seq[multihash.Multihash] {
+	return func(yield func(multihash.Multihash) bool) {
 		for r, err := range l.catalog.shares() {
 			if err != nil {
-				failed = err
+				*failed = err
 				return
+			}
+			if !r.swept() {
+				continue
 			}
 			k, err := l.keysOf(r)
 			if err != nil {
-				failed = err
+				*failed = err
 				return
-			}
-			if k.reach != node.ReachAll {
-				continue
 			}
 			for _, key := range append(k.first, k.files...) {
 				if !yield(key) {
@@ -216,7 +243,6 @@ func (l *Library) resetProviding(ctx context.Context) error {
 			}
 		}
 	}
-	return errors.Join(l.node.ResetProviding(ctx, all), failed)
 }
 
 // announceNewest announces the newest shares, which nobody may know of yet.
@@ -278,10 +304,7 @@ func (l *Library) renew(ctx context.Context) error {
 		if !r.Own || time.Until(r.Expires) > manifestLife/2 {
 			continue
 		}
-		if err := l.signShare(&r); err != nil {
-			return err
-		}
-		if err := l.catalog.update(r); err != nil {
+		if _, err := l.signAndRecord(&r, func() (shareKey, error) { return 0, l.catalog.update(r) }); err != nil {
 			return err
 		}
 	}

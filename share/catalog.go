@@ -6,7 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
+	"os"
+	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/multiformats/go-multihash"
@@ -106,10 +110,24 @@ type heldFile struct {
 	share shareKey
 }
 
-func openCatalog(path string) (*catalog, error) {
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout: 2 * time.Second, FreelistType: bbolt.FreelistMapType, NoFreelistSync: true,
-	})
+// openCatalog opens the catalog at path, or makes a new one. One that is damaged
+// where opening it looks is an error, and stays as it is.
+func openCatalog(path string) (_ *catalog, err error) {
+	// bbolt panics at a page that makes no sense, or reads wherever it points to.
+	// The file then stays locked until this process ends, which it does: there is
+	// no going on without a catalog.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("open catalog %s: it is damaged: %v", path, r)
+		}
+	}()
+	if err := checkWhole(path); err != nil {
+		return nil, fmt.Errorf("open catalog %s: %w", path, err)
+	}
+	// The list of free pages is written with each change, 8 bytes a page: without
+	// it bbolt reads the whole file to open it, 0.7 s for a million files.
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait, FreelistType: bbolt.FreelistMapType})
 	if err != nil {
 		return nil, fmt.Errorf("open catalog %s: %w", path, err)
 	}
@@ -125,10 +143,41 @@ func openCatalog(path string) (*catalog, error) {
 	if err == nil {
 		err = c.clear()
 	}
+	if err == nil {
+		err = c.clearListings(listingDir(filepath.Dir(path)))
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open catalog %s: %w", path, err), db.Close())
 	}
 	return c, nil
+}
+
+// lockWait is how long another process may hold the catalog: longer than one
+// that is being killed needs to be gone.
+const lockWait = 2 * time.Second
+
+// checkWhole returns an error when the file at path is shorter than it says
+// itself: bbolt maps it into memory, and the system ends a process that reads
+// there beyond a file's end.
+func checkWhole(path string) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 {
+		return nil // made anew by Open
+	}
+	if err != nil {
+		return err
+	}
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait, ReadOnly: true})
+	if err != nil {
+		return err
+	}
+	err = db.View(func(tx *bbolt.Tx) error {
+		if tx.Size() > info.Size() {
+			return fmt.Errorf("it is damaged: it was cut to %d bytes, and had %d at least", info.Size(), tx.Size())
+		}
+		return nil
+	})
+	return errors.Join(err, db.Close())
 }
 
 func (c *catalog) close() error { return c.db.Close() }
@@ -149,6 +198,44 @@ func (c *catalog) clear() error {
 		err = errors.Join(err, c.remove(key))
 	}
 	return err
+}
+
+// clearListings removes the listings in dir that no file record names: a crash
+// came between the listing's rename and its record, or between a share's removal
+// and its listing's.
+func (c *catalog) clearListings(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return c.db.View(func(tx *bbolt.Tx) error {
+		for _, e := range entries {
+			if id, err := content.Parse(e.Name()); err == nil && holds(tx, id) {
+				continue
+			}
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// holds reports whether any file of any share, whatever its stage, has id.
+func holds(tx *bbolt.Tx, id content.ID) bool {
+	k, _ := tx.Bucket(bucketContents).Cursor().Seek(id[:])
+	return bytes.HasPrefix(k, id[:])
+}
+
+func (c *catalog) holds(id content.ID) (held bool, err error) {
+	err = c.db.View(func(tx *bbolt.Tx) error {
+		held = holds(tx, id)
+		return nil
+	})
+	return held, err
 }
 
 func decodeShare(k, v []byte) (shareRecord, error) {
@@ -198,7 +285,13 @@ type hashedFile struct {
 	outboard *content.Outboard // nil when there is one group only, or when it is known already
 }
 
-// putFiles records files of a share that is being added.
+// errOutboardGone: the share that had a file's outboard was removed since. Hash
+// the file.
+var errOutboardGone = errors.New("removed while it was added again")
+
+// putFiles records files of a share that is being added. It returns
+// errOutboardGone, and records none of them, when an outboard is neither given
+// nor known.
 func (c *catalog) putFiles(key shareKey, files []hashedFile) error {
 	return c.db.Update(func(tx *bbolt.Tx) error {
 		for _, f := range files {
@@ -218,6 +311,10 @@ func putFile(tx *bbolt.Tx, key shareKey, f hashedFile) error {
 		return err
 	}
 	if f.outboard == nil {
+		known := tx.Bucket(bucketOutboards).Get(outboardKey(f.record.id, 0)) != nil
+		if !known && content.GroupCount(f.record.identity.size) > 1 {
+			return errOutboardGone
+		}
 		return nil
 	}
 	b := f.outboard.Bytes()
@@ -241,9 +338,18 @@ func outboardKey(id content.ID, seg int) []byte {
 
 // finish makes a share live, and what was shared from its path before go.
 func (c *catalog) finish(r shareRecord) error {
+	old, err := c.makeLive(r)
+	if err != nil || old == 0 {
+		return err
+	}
+	return c.remove(old)
+}
+
+// makeLive is the short part of finish. It returns the share that is to be
+// removed now, or 0.
+func (c *catalog) makeLive(r shareRecord) (old shareKey, err error) {
 	r.Stage = stageLive
-	old := shareKey(0)
-	err := c.db.Update(func(tx *bbolt.Tx) error {
+	err = c.db.Update(func(tx *bbolt.Tx) error {
 		paths := tx.Bucket(bucketPaths)
 		if k := paths.Get([]byte(r.Path)); k != nil {
 			previous, ok, err := getShare(tx, k)
@@ -265,17 +371,15 @@ func (c *catalog) finish(r shareRecord) error {
 			tx.Bucket(bucketNames).Put(append(name[:], r.key.bytes()...), nil),
 			tx.Bucket(bucketIDs).Put(append(r.ID[:], r.key.bytes()...), nil))
 	})
-	if err != nil || old == 0 {
-		return err
-	}
-	return c.remove(old)
+	return old, err
 }
 
 // update replaces the record of a live share, whose name, ID and path stay.
 func (c *catalog) update(r shareRecord) error {
 	return c.db.Update(func(tx *bbolt.Tx) error {
-		if tx.Bucket(bucketShares).Get(r.key.bytes()) == nil {
-			return nil // removed in between
+		now, ok, err := getShare(tx, r.key.bytes())
+		if err != nil || !ok || now.Stage != stageLive {
+			return err // removed, or on its way out, since r was read
 		}
 		return putShare(tx, r)
 	})
@@ -348,7 +452,7 @@ func removeFiles(tx *bbolt.Tx, key shareKey) (more bool, err error) {
 		}
 	}
 	for id := range ids {
-		if k, _ := tx.Bucket(bucketContents).Cursor().Seek(id[:]); bytes.HasPrefix(k, id[:]) {
+		if holds(tx, id) {
 			continue
 		}
 		outboards := tx.Bucket(bucketOutboards)
@@ -472,31 +576,46 @@ func (c *catalog) updateFile(f heldFile) error {
 	})
 }
 
-// holdersMax is how many files with one content are tried before giving up.
-const holdersMax = 16
+// Bounds on how many files with one content are tried before giving up. Those of
+// one share are bounded apart, so that a directory with many empty files, which
+// the asking peer may not be allowed to know of, does not hide the other shares.
+const (
+	holdersMax       = 16 // of one share
+	holdingSharesMax = 64
+)
 
-// files returns files of live shares that hold id, and the shares' records.
+// files returns files of live shares that hold id, and beside each the record of
+// its share.
 func (c *catalog) files(id content.ID) ([]heldFile, []shareRecord, error) {
 	var held []heldFile
 	var shares []shareRecord
 	err := c.db.View(func(tx *bbolt.Tx) error {
 		cursor := tx.Bucket(bucketContents).Cursor()
-		for k, _ := cursor.Seek(id[:]); bytes.HasPrefix(k, id[:]) && len(held) < holdersMax; k, _ = cursor.Next() {
-			key, path := k[32:40], string(k[40:])
+		k, _ := cursor.Seek(id[:])
+		for range holdingSharesMax {
+			if !bytes.HasPrefix(k, id[:]) {
+				return nil
+			}
+			share := bytes.Clone(k[:40])
+			key := share[32:]
 			r, ok, err := getShare(tx, key)
 			if err != nil {
 				return err
 			}
-			v := tx.Bucket(bucketFiles).Get(append(bytes.Clone(key), path...))
-			if !ok || r.Stage != stageLive || v == nil {
-				continue
+			for n := 0; ok && r.Stage == stageLive && n < holdersMax && bytes.HasPrefix(k, share); n++ {
+				path := string(k[40:])
+				if v := tx.Bucket(bucketFiles).Get(append(bytes.Clone(key), path...)); v != nil {
+					f, err := decodeFileRecord(v)
+					if err != nil {
+						return err
+					}
+					held = append(held, heldFile{fileRecord: f, path: path, share: r.key})
+					shares = append(shares, r)
+				}
+				k, _ = cursor.Next()
 			}
-			f, err := decodeFileRecord(v)
-			if err != nil {
-				return err
-			}
-			held = append(held, heldFile{fileRecord: f, path: path, share: r.key})
-			shares = append(shares, r)
+			// On to the next share that has id.
+			k, _ = cursor.Seek(contentKey(id, shareKey(binary.BigEndian.Uint64(key))+1, ""))
 		}
 		return nil
 	})

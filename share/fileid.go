@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"time"
 )
@@ -39,12 +40,16 @@ func (f fileIdentity) sameFile(g fileIdentity) bool {
 // less than this after a reading may not show in the times.
 const clockTick = 20 * time.Millisecond
 
+// ctimeUnknown is no file's ctime. It is not 0, which is that of every file where
+// the system has none.
+const ctimeUnknown = math.MinInt64
+
 // settled returns f as it may be recorded after a hashing that began at
 // start: a file that changed just before may change again within the same
 // tick, so its ctime is forgotten and the next look hashes once more.
 func (f fileIdentity) settled(start time.Time) fileIdentity {
 	if max(f.mtime, f.ctime) > start.Add(-clockTick).UnixNano() {
-		f.ctime = 0
+		f.ctime = ctimeUnknown
 	}
 	return f
 }

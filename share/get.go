@@ -460,7 +460,7 @@ func (g *getting) enter(c Candidate, s Share, key shareKey, rest []hashedFile) (
 		return 0, err
 	}
 	r.key = key
-	return key, catalog.finish(r)
+	return key, g.library.replace(old, func() error { return catalog.finish(r) })
 }
 
 // joinLocal joins a directory's absolute path and a local path below it.

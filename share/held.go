@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/p2pshare/p2pshare/share/content"
@@ -79,13 +78,9 @@ func (l *Library) openUnchanged(ctx context.Context, f heldFile) (*held, error) 
 	return &held{file, f, now}, nil
 }
 
-// rehash lets one file be hashed again at a time: a request for it must not
-// cost this machine all its processors.
-var rehash sync.Mutex
-
 func (l *Library) hashAgain(ctx context.Context, f *heldFile, file *os.File, now fileIdentity) error {
-	rehash.Lock()
-	defer rehash.Unlock()
+	l.rehashing.Lock()
+	defer l.rehashing.Unlock()
 	// Somebody may have done it while we waited.
 	if known, ok, err := l.catalog.file(f.share, f.path); err == nil && ok && known.identity == now {
 		f.fileRecord = known

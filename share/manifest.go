@@ -74,26 +74,40 @@ var ErrBadManifest = errors.New("bad manifest")
 // what a manifest can say, at time now. The error matches ErrBadManifest, or
 // node.ErrBadEnvelope when the signature is at fault.
 func OpenManifest(e node.Envelope, now time.Time) (Manifest, error) {
-	var m Manifest
 	body, err := e.Open(node.KindManifest)
 	if err != nil {
-		return m, err
+		return Manifest{}, err
 	}
+	// Two fields are read first, and alone. The version, because the rest means
+	// nothing under another one; and the publisher as text, because a peer ID has
+	// several spellings, and decoding base58 takes time with the square of its length.
+	var head struct {
+		V         int    `json:"v"`
+		Publisher string `json:"publisher"`
+	}
+	if err := node.DecodeStrict(body, &head); err != nil {
+		return Manifest{}, fmt.Errorf("%w: %w", ErrBadManifest, err)
+	}
+	if head.V != manifestVersion {
+		return Manifest{}, fmt.Errorf("%w: version %d, and this program knows %d", ErrBadManifest, head.V, manifestVersion)
+	}
+	if head.Publisher != e.Sender.String() {
+		return Manifest{}, fmt.Errorf("%w: publisher is not the signer", ErrBadManifest)
+	}
+	var m Manifest
 	if err := node.DecodeStrict(body, &m); err != nil {
-		return m, fmt.Errorf("%w: %w", ErrBadManifest, err)
+		return Manifest{}, fmt.Errorf("%w: %w", ErrBadManifest, err)
 	}
-	if reason := m.fault(e.Sender, now); reason != "" {
-		return m, fmt.Errorf("%w: %s", ErrBadManifest, reason)
+	if reason := m.fault(now); reason != "" {
+		return Manifest{}, fmt.Errorf("%w: %s", ErrBadManifest, reason)
 	}
 	return m, nil
 }
 
-// fault names what is wrong with m, or returns "".
-func (m Manifest) fault(sender peer.ID, now time.Time) string {
+// fault names what is wrong with m at time now, or returns "".
+func (m Manifest) fault(now time.Time) string {
 	name, err := ParseName(string(m.Name))
 	switch {
-	case m.V != manifestVersion:
-		return fmt.Sprintf("version %d, and this program knows %d", m.V, manifestVersion)
 	case err != nil:
 		return err.Error()
 	case name != m.Name:
@@ -104,9 +118,9 @@ func (m Manifest) fault(sender peer.ID, now time.Time) string {
 		return "unknown kind"
 	case m.Size < 0 || m.Size > content.SizeMax:
 		return fmt.Sprintf("impossible size %d", m.Size)
-	case m.Publisher != sender:
-		return "publisher is not the signer"
-	case m.Seq < 1 || m.Seq > now.Add(clockSkew).UnixMilli():
+	case m.Seq < 1:
+		return fmt.Sprintf("impossible sequence number %d", m.Seq)
+	case m.Seq > now.Add(clockSkew).UnixMilli():
 		return fmt.Sprintf("sequence number %d is from the future", m.Seq)
 	case m.Issued.After(now.Add(clockSkew)):
 		return "issued in the future"

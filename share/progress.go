@@ -75,11 +75,7 @@ func (m *meter) add(bytes int64) {
 }
 
 func (m *meter) sources(n int) {
-	m.update(func() bool {
-		changed := m.now.Sources != n
-		m.now.Sources = n
-		return changed && n <= 1
-	})
+	m.update(func() bool { m.now.Sources = n; return false })
 }
 
 // file counts a file of a directory as done.

@@ -87,11 +87,12 @@ func (l *Library) answerMeta(w io.Writer, line []byte, allow func(shareRecord) b
 	return writeLine(w, metaAnswer{End: true})
 }
 
-// servable tells whether a share is still on disk as it was: a manifest for
-// what can't be served would send others on a fool's errand.
+// servable tells whether a share is still on disk, as far as a look at it can
+// tell: a manifest for what can't be served would send others on a fool's
+// errand. A file whose times have changed counts: serving it hashes it again.
 func (l *Library) servable(r shareRecord) bool {
 	state, err := l.state(r)
-	return err == nil && state == StateShared
+	return err == nil && (state == StateShared || state == stateTouched)
 }
 
 var errUnknownOp = errors.New("unknown op")

@@ -202,6 +202,14 @@ type Library struct {
 	home     fileIdentity  // of the node's home, which is never shared
 	announce chan shareKey // shares whose announcement was put off; capacity 64
 
+	listingsKept keptListings
+	// signing is held from the look at the sequence numbers in use until the
+	// next one is recorded, so that they grow whatever runs at once.
+	signing sync.Mutex
+	// rehashing lets one file be hashed again at a time: a request for it must
+	// not cost this machine all its processors.
+	rehashing sync.Mutex
+
 	closeOnce sync.Once
 	closeErr  error
 }

@@ -2,12 +2,15 @@ package share
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"io/fs"
 	"os"
 	"path"
 	"slices"
 	"strings"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 // ignoreFile lists patterns of entries to leave out of a shared directory.
@@ -38,7 +41,8 @@ type walker struct {
 
 // pattern leaves out entries: of any directory when it has no '/', of the
 // directory it was given for otherwise. Source: path.Match; a final '/' means
-// directories only. There is no negation.
+// directories only. There is no negation. Both sides are compared in NFC, so
+// that a pattern means the name that is seen, however the disk spells it.
 type pattern struct {
 	glob    string
 	base    string // directory it is relative to, "" or ending in '/'
@@ -50,7 +54,7 @@ func newPattern(text, base string) (pattern, error) {
 	p := pattern{base: base}
 	text, p.dirOnly = strings.CutSuffix(text, "/")
 	p.deep = !strings.Contains(text, "/")
-	p.glob = strings.TrimPrefix(text, "/")
+	p.glob = normalForm(norm.NFC, strings.TrimPrefix(text, "/"))
 	if _, err := path.Match(p.glob, ""); err != nil || p.glob == "" {
 		return p, fmt.Errorf("%q is no pattern", Escape(text))
 	}
@@ -65,7 +69,7 @@ func (p pattern) matches(local string, dir bool) bool {
 	if p.deep {
 		rel = path.Base(rel)
 	}
-	ok, _ := path.Match(p.glob, rel)
+	ok, _ := path.Match(p.glob, normalForm(norm.NFC, rel))
 	return ok
 }
 
@@ -137,7 +141,7 @@ func (w *walker) child(base string, e fs.DirEntry, exclude []pattern) (walked, b
 }
 
 func (w *walker) readIgnore(base string) []pattern {
-	f, err := w.root.OpenFile(base+ignoreFile, os.O_RDONLY|openNonblock, 0)
+	f, _, err := openShared(func(flag int) (*os.File, error) { return w.root.OpenFile(base+ignoreFile, flag, 0) })
 	if err != nil {
 		w.warn("%s: %s", Escape(base+ignoreFile), Escape(err.Error()))
 		return nil
@@ -145,7 +149,12 @@ func (w *walker) readIgnore(base string) []pattern {
 	defer f.Close()
 	var patterns []pattern
 	lines := bufio.NewScanner(f)
-	for n := 1; lines.Scan() && n <= ignoreLinesMax; n++ {
+	n := 1
+	for ; lines.Scan(); n++ {
+		if n > ignoreLinesMax {
+			w.warn("%s: only its first %d lines count", Escape(base+ignoreFile), ignoreLinesMax)
+			break
+		}
 		text := strings.TrimSpace(lines.Text())
 		if text == "" || strings.HasPrefix(text, "#") {
 			continue
@@ -156,6 +165,9 @@ func (w *walker) readIgnore(base string) []pattern {
 			continue
 		}
 		patterns = append(patterns, p)
+	}
+	if err := lines.Err(); err != nil {
+		w.warn("%s: what follows line %d does not count: %s", Escape(base+ignoreFile), n-1, Escape(err.Error()))
 	}
 	return patterns
 }
@@ -193,16 +205,24 @@ func (w *walker) dir(dir string, exclude []pattern, chain []fileIdentity) error 
 		if c.dir {
 			id := sysIdentity(c.info)
 			if slices.ContainsFunc(chain, id.sameFile) {
-				w.warn("left out %s: the symbolic link leads to a directory around it", Escape(c.local))
+				w.warn(circle, Escape(c.local))
 				continue
 			}
-			if s.empty = !w.holds(c.local, exclude, append(slices.Clip(chain), id)); !s.empty {
+			holds, err := w.holds(c.local, exclude, append(slices.Clip(chain), id))
+			if err != nil {
+				w.warn("left out %s: %s", Escape(c.local), Escape(err.Error()))
+				continue
+			}
+			if s.empty = !holds; holds {
 				s.key += "/"
 			}
 		}
 		order = append(order, s)
 	}
-	slices.SortFunc(order, func(a, b sorted) int { return strings.Compare(a.key, b.key) })
+	// Of twins, which have one path, the same one comes first on every system.
+	slices.SortFunc(order, func(a, b sorted) int {
+		return cmp.Or(strings.Compare(a.key, b.key), strings.Compare(a.local, b.local))
+	})
 	seen := make(map[Path]string, len(order))
 	for _, s := range order {
 		if other, ok := seen[s.path]; ok {
@@ -222,17 +242,28 @@ func (w *walker) dir(dir string, exclude []pattern, chain []fileIdentity) error 
 	return nil
 }
 
-// holds reports whether a walk of dir would visit anything. It warns of
-// nothing: the walk itself will.
-func (w *walker) holds(dir string, exclude []pattern, chain []fileIdentity) bool {
+// circle is why a directory is left out that is on the way to itself.
+const circle = "left out %s: the symbolic link leads to a directory around it"
+
+// holds reports whether a walk of dir would visit anything. If not, dir is an
+// empty directory, which is not walked, and holds warns of what was left out.
+func (w *walker) holds(dir string, exclude []pattern, chain []fileIdentity) (bool, error) {
+	var warnings []string
 	quiet := *w
-	quiet.warn = func(string, ...any) {}
+	quiet.warn = func(format string, args ...any) { warnings = append(warnings, fmt.Sprintf(format, args...)) }
 	children, _, err := quiet.children(dir, exclude)
 	if err != nil {
-		return false
+		return false, err
 	}
-	// A directory in it is an entry, or holds one, unless it leads in a circle.
-	return slices.ContainsFunc(children, func(c walked) bool {
-		return !c.dir || !slices.ContainsFunc(chain, sysIdentity(c.info).sameFile)
-	})
+	for _, c := range children {
+		// A directory in it is an entry, or holds one, unless it leads in a circle.
+		if !c.dir || !slices.ContainsFunc(chain, sysIdentity(c.info).sameFile) {
+			return true, nil
+		}
+		quiet.warn(circle, Escape(c.local))
+	}
+	for _, text := range warnings {
+		w.warn("%s", text)
+	}
+	return false, nil
 }

@@ -66,7 +66,7 @@ func ParseWhat(s string) (What, error) {
 		return w, err
 	}
 	if who, name, ok := strings.Cut(s, "/"); ok {
-		publisher, err := peer.Decode(who)
+		publisher, err := decodePeer(who)
 		if err != nil {
 			return What{}, fmt.Errorf("%w: %q: %q is no peer ID", ErrBadWhat, Escape(s), Escape(who))
 		}
@@ -74,12 +74,24 @@ func ParseWhat(s string) (What, error) {
 		w.Publisher = publisher
 		return w, err
 	}
-	if i := strings.LastIndexByte(s, '#'); i >= 0 && isHex(s[i+1:]) && len(s)-i-1 >= PrefixMin {
+	if i := strings.LastIndexByte(s, '#'); i >= 0 && isHex(s[i+1:]) && len(s)-i-1 >= PrefixMin && len(s)-i-1 <= 2*len(content.ID{}) {
 		w, err := ParseLiteral(s[:i])
 		w.Prefix = strings.ToLower(s[i+1:])
 		return w, err
 	}
 	return ParseLiteral(s)
+}
+
+// peerTextMax is above the longest text of a peer ID: a CID of 42 bytes in
+// multibase base2 is 337 characters. What is longer is refused undecoded,
+// because base58 takes time with the square of the length.
+const peerTextMax = 512
+
+func decodePeer(s string) (peer.ID, error) {
+	if len(s) > peerTextMax {
+		return "", errors.New("too long")
+	}
+	return peer.Decode(s)
 }
 
 // ParseLiteral reads s as a bare name, whatever it looks like.

@@ -15,7 +15,7 @@ import (
 
 // # /p2pshare/meta/1: what is known
 //
-// JSON lines, each at most 96 KiB, over one stream; the opener asks, one
+// JSON lines, each at most 96 KiB before its \n, over one stream; the opener asks, one
 // request at a time, as often as it likes:
 //
 //	{"op":"name","key":"1220…"}   manifests whose name has this key (hex multihash)
@@ -104,11 +104,12 @@ type metaAnswer struct {
 	Error    string          `json:"error,omitempty"`
 }
 
-// readLine reads one line of at most metaLineMax bytes, without its newline.
-// r's buffer must be larger than that. io.EOF at the end of the stream.
+// readLine reads one line of at most metaLineMax bytes, its newline not counted
+// and not returned. The line is valid until the next read. r is newLineReader's.
+// io.EOF at the end of the stream.
 func readLine(r *bufio.Reader) ([]byte, error) {
 	line, err := r.ReadSlice('\n')
-	if errors.Is(err, bufio.ErrBufferFull) || len(line) > metaLineMax {
+	if errors.Is(err, bufio.ErrBufferFull) || len(line) > metaLineMax+1 {
 		return nil, fmt.Errorf("line is longer than %d bytes", metaLineMax)
 	}
 	if errors.Is(err, io.EOF) && len(line) > 0 {

@@ -43,7 +43,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		connected[c.Peer] = true
 	}
 	st.Peers = len(connected)
-	for sh, err := range s.cfg.Library.List() {
+	for sh, err := range s.cfg.Library.List(r.Context()) {
 		if err != nil {
 			writeError(w, ErrorOf(err))
 			return

@@ -43,7 +43,7 @@ func (s *Server) announce(ctx context.Context, added share.Share) share.Announce
 
 func (s *Server) listShares(w http.ResponseWriter, r *http.Request) {
 	out := newStream(w, r, contentTypeLines)
-	for sh, err := range s.cfg.Library.List() {
+	for sh, err := range s.cfg.Library.List(r.Context()) {
 		if err != nil {
 			out.fail(ErrorOf(err))
 			return

@@ -1,0 +1,5 @@
+package share
+
+import "errors"
+
+func makeFIFO(string) error { return errors.ErrUnsupported }

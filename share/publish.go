@@ -1,0 +1,68 @@
+package share
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// publish signs a manifest for s and makes it live under key.
+func (l *Library) publish(s Share, key shareKey) error {
+	r := shareRecord{Share: s, key: key}
+	old, err := l.signAndRecord(&r, func() (shareKey, error) { return l.catalog.makeLive(r) })
+	if err != nil || old == 0 {
+		return err
+	}
+	return l.catalog.remove(old)
+}
+
+// signAndRecord gives r a fresh manifest of this peer's own, and calls record.
+func (l *Library) signAndRecord(r *shareRecord, record func() (shareKey, error)) (shareKey, error) {
+	l.signing.Lock()
+	defer l.signing.Unlock()
+	if err := l.signShare(r); err != nil {
+		return 0, err
+	}
+	return record()
+}
+
+// signShare gives r a fresh manifest of this peer's own. l.signing is held.
+func (l *Library) signShare(r *shareRecord) error {
+	previous := r.Seq
+	same, err := l.catalog.byName(nameDigest(r.Name), metaManifestsMax)
+	if err != nil {
+		return err
+	}
+	for _, s := range same {
+		if s.Own {
+			previous = max(previous, s.Seq)
+		}
+	}
+	m := newManifest(r.Share, l.node.ID(), previous, time.Now())
+	e, err := m.sign(l.node.Key())
+	if err != nil {
+		return fmt.Errorf("sign manifest of %q: %w", r.Name, err)
+	}
+	r.Envelope, r.Own, r.Seq, r.Expires = &e, true, m.Seq, m.Expires
+	return nil
+}
+
+// replace makes a share live with publish, and ends what old, which it takes
+// the place of, was announced by. An old without a key is none.
+func (l *Library) replace(old shareRecord, publish func() error) error {
+	if old.key == 0 {
+		return publish()
+	}
+	keys, err := l.keysOf(old)
+	if err != nil {
+		return err
+	}
+	if err := publish(); err != nil {
+		return err
+	}
+	// The new one is shared by now, whatever comes of the rest.
+	if err := errors.Join(l.withdraw(keys), l.dropListing(old.Share)); err != nil {
+		l.log.Warn("withdraw what was replaced", "path", old.Path, "err", err)
+	}
+	return nil
+}
