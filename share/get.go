@@ -73,6 +73,7 @@ const tickEvery = 500 * time.Millisecond
 // ErrNoSpace, and the system's for a target that can't be written.
 func (l *Library) Get(ctx context.Context, w What, o GetOptions) (Got, error) {
 	start := time.Now()
+	whole := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	m := newMeter(o.Progress, PhaseLocal)
 	g := &getting{library: l, options: o, what: w, meter: m, crowd: l.newCrowd(m), localizer: thisSystem()}
@@ -81,6 +82,9 @@ func (l *Library) Get(ctx context.Context, w What, o GetOptions) (Got, error) {
 	got, err := g.run(ctx)
 	cancel()
 	g.crowd.close()
+	if err != nil && whole.Err() != nil {
+		err = whole.Err() // whatever failed, failed because of it
+	}
 	ticking.Wait()
 	m.flush()
 

@@ -88,16 +88,20 @@ func (e *AmbiguousError) Is(target error) bool { return target == ErrAmbiguous }
 
 // CorruptError says who sent what does not verify. It matches ErrCorrupt.
 type CorruptError struct {
-	ID     content.ID
-	Peer   peer.ID // empty when the fault is not one peer's
-	Reason string  // as "chunk group 7 does not match", without names from outside
+	ID     content.ID // zero when the fault is in no one content
+	Peer   peer.ID    // empty when the fault is not one peer's
+	Reason string     // as "chunk group 7 does not match", without names from outside
 }
 
 func (e *CorruptError) Error() string {
-	if e.Peer == "" {
-		return fmt.Sprintf("%s: %s", e.ID, e.Reason)
+	what := e.Reason
+	if e.Peer != "" {
+		what = fmt.Sprintf("from %s: %s", e.Peer, what)
 	}
-	return fmt.Sprintf("%s from %s: %s", e.ID, e.Peer, e.Reason)
+	if !e.ID.IsZero() {
+		what = fmt.Sprintf("%s %s", e.ID, what)
+	}
+	return what
 }
 
 func (e *CorruptError) Is(target error) bool { return target == ErrCorrupt }

@@ -61,6 +61,7 @@ type remote struct {
 	mu      sync.Mutex
 	next    uint32              // guarded by mu: the next tag
 	pending map[uint32]*request // guarded by mu
+	left    map[uint32]bool     // guarded by mu: cancelled, and not ended yet by the peer
 	failed  error               // guarded by mu: why the stream is of no use
 }
 
@@ -79,7 +80,7 @@ func (l *Library) openRemote(ctx context.Context, p peer.ID) (*remote, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &remote{id: p, how: node.ViaStream(s), stream: s, done: make(chan struct{}), pending: map[uint32]*request{}}
+	r := &remote{id: p, how: node.ViaStream(s), stream: s, done: make(chan struct{}), pending: map[uint32]*request{}, left: map[uint32]bool{}}
 	go func() { // ended and waited for by close
 		defer close(r.done)
 		r.fail(r.read())
@@ -144,20 +145,20 @@ func (r *remote) owed() int {
 }
 
 // deliver hands a frame to its request. Frames for requests that were
-// cancelled are dropped; one for a tag never used is a fault.
+// cancelled are dropped; one that answers nothing is a fault.
 func (r *remote) deliver(tag uint32, a dataAnswer) error {
 	r.mu.Lock()
-	q := r.pending[tag]
-	unknown := tag >= r.next
-	if q != nil && a.kind != frameData {
+	q, left := r.pending[tag], r.left[tag]
+	if a.kind != frameData {
 		delete(r.pending, tag)
+		delete(r.left, tag)
 	}
 	r.mu.Unlock()
-	if unknown {
-		return fmt.Errorf("%w: answer to nothing", errMalformed)
+	if left {
+		return nil
 	}
 	if q == nil {
-		return nil
+		return fmt.Errorf("%w: answer to nothing", errMalformed)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -194,8 +195,11 @@ func (r *remote) answerError(a dataAnswer) error {
 
 // fail ends every request with the reason why the stream ended.
 func (r *remote) fail(err error) {
-	if err == nil || errors.Is(err, io.EOF) {
+	switch {
+	case err == nil || errors.Is(err, io.EOF):
 		err = io.ErrUnexpectedEOF
+	case errors.Is(err, errMalformed):
+		err = &CorruptError{Peer: r.id, Reason: err.Error()} // a lie is no network fault
 	}
 	r.mu.Lock()
 	r.failed = err
@@ -242,6 +246,9 @@ func (r *remote) ask(ctx context.Context, q dataRequest, onData func(dataAnswer)
 	r.mu.Lock()
 	_, unanswered := r.pending[tag]
 	delete(r.pending, tag)
+	if unanswered {
+		r.left[tag] = true
+	}
 	r.mu.Unlock()
 	if unanswered {
 		if err := r.send(dataRequest{kind: frameCancel}, tag); err != nil {
