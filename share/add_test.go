@@ -367,6 +367,7 @@ func TestAddRefuses(t *testing.T) {
 		if shown := Escape(filepath.Clean(tt.path)); !strings.Contains(err.Error(), shown) {
 			t.Errorf("%s: the error %q does not name %s", tt.what, err, shown)
 		}
+		//lint:ignore SA1011 invalid UTF-8 is the point here
 		if strings.ContainsAny(err.Error(), "\n\x1b\xff") {
 			t.Errorf("%s: the error %q is not one line", tt.what, err)
 		}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/p2pshare/p2pshare/node"
 	"github.com/p2pshare/p2pshare/share/content"
 	"golang.org/x/sync/errgroup"
 )
@@ -244,18 +243,6 @@ func (c *crowd) close() {
 	for _, s := range live {
 		s.close()
 	}
-}
-
-// via tells how the first remote source is reached, for messages.
-func (c *crowd) first() (p peer.ID, via node.Via) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, s := range c.live {
-		if s.via() != ViaLocal {
-			return s.peer(), s.via()
-		}
-	}
-	return "", ""
 }
 
 // searchNow begins a search for id, and reports false when that was done

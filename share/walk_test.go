@@ -398,6 +398,7 @@ func TestWalkWarnsOfNamesThatCantBePublished(t *testing.T) {
 	got := walkDir(t, dir, nil)
 	wantWalk(t, got, []string{"good"}, want...)
 	for _, w := range got.warnings {
+		//lint:ignore SA1011 invalid UTF-8 is the point here
 		if strings.ContainsAny(w, "\x1b\n\xff\u202e") {
 			t.Errorf("the warning %q could drive a terminal", w)
 		}

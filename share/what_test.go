@@ -111,6 +111,7 @@ func TestParseWhatRefuses(t *testing.T) {
 		if !errors.Is(err, tt.want) {
 			t.Errorf("ParseWhat(%.80q) = %+v, %v, want %v", tt.in, got, err, tt.want)
 		}
+		//lint:ignore SA1011 invalid UTF-8 is the point here
 		if err != nil && strings.ContainsAny(err.Error(), "\x1b\xff\n") {
 			t.Errorf("ParseWhat(%.80q): the error %q could drive a terminal", tt.in, err)
 		}
