@@ -25,7 +25,7 @@ func TestErrorsBecomeTheirCodes(t *testing.T) {
 		{share.ErrNotFound, CodeNotFound},
 		{share.ErrNotShared, CodeNotFound},
 		{&share.AmbiguousError{}, CodeAmbiguous},
-		{&share.CorruptError{}, CodeIntegrity},
+		{&share.CorruptError{Reason: "it does not match"}, CodeIntegrity},
 		{content.ErrCorrupt, CodeIntegrity},
 		{share.ErrUnreachable, CodeUnreachable},
 		{node.ErrRelayOnly, CodeUnreachable},
