@@ -37,6 +37,8 @@ type crowd struct {
 
 	mu        sync.Mutex // guards all below
 	live      []source
+	dropped   []*remote       // to be waited for by close
+	spare     []peer.AddrInfo // not dialled while there were enough
 	stats     map[peer.ID]*SourceStat
 	seen      map[peer.ID]bool
 	dialErr   error           // the last dial's that failed
@@ -96,12 +98,45 @@ func (c *crowd) offer(ctx context.Context, p peer.AddrInfo) {
 		case <-ctx.Done():
 			return nil
 		}
-		if c.count() >= sourcesMax {
+		if c.keepSpare(p) {
 			return nil
 		}
 		c.dial(ctx, p)
 		return nil
 	})
+}
+
+// keepSpare puts p aside while there are sources enough, and reports whether.
+func (c *crowd) keepSpare(p peer.AddrInfo) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.live) < sourcesMax {
+		return false
+	}
+	c.spare = append(c.spare, p)
+	return true
+}
+
+// callSpares dials those that were put aside, as many at a time as sources are
+// kept, and reports whether there were any. It is for when those we have are of
+// no use: anybody can take up the places.
+func (c *crowd) callSpares(ctx context.Context) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := min(len(c.spare), sourcesMax)
+	if c.closed || n == 0 {
+		return false
+	}
+	for _, p := range c.spare[:n] {
+		c.begin()
+		c.group.Go(func() error {
+			defer c.end()
+			c.dial(ctx, p)
+			return nil
+		})
+	}
+	c.spare = c.spare[n:]
+	return true
 }
 
 func (c *crowd) dial(ctx context.Context, p peer.AddrInfo) {
@@ -119,20 +154,10 @@ func (c *crowd) dial(ctx context.Context, p peer.AddrInfo) {
 		c.dialErr = fmt.Errorf("%s: %w", p.ID, err)
 		return
 	}
-	if c.closed {
-		r.stream.Reset()
-		return
-	}
-	c.live = append(c.live, r)
+	c.live = append(c.live, r) // close waits for us before it looks
 	c.stats[p.ID] = &SourceStat{Peer: p.ID, Via: r.how}
 	c.meter.sources(len(c.live) - 1)
 	c.changed()
-}
-
-func (c *crowd) count() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.live)
 }
 
 // search asks the DHTs for providers of id, once a get, and offers them.
@@ -166,27 +191,37 @@ func (c *crowd) members() (live []source, more bool, change <-chan struct{}) {
 	return slices.Clone(c.live), c.busy > 0, c.change
 }
 
-// drop takes a source out for good. A *CorruptError is remembered and told.
+// drop takes a source out for good. A *CorruptError is remembered and told,
+// even when another request has dropped the source already for what came of it.
 func (c *crowd) drop(s source, err error) {
+	if c.remove(s, err) {
+		if r, ok := s.(*remote); ok {
+			r.stream.Reset() // its reader may be our caller: close waits for it
+		}
+	}
+}
+
+func (c *crowd) remove(s source, err error) (removed bool) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	var bad *CorruptError
+	if errors.As(err, &bad) && !slices.ContainsFunc(c.corrupt, func(e *CorruptError) bool { return e.Peer == bad.Peer }) {
+		c.corrupt = append(c.corrupt, bad)
+	}
 	i := slices.Index(c.live, s)
 	if i < 0 {
-		c.mu.Unlock()
-		return
+		return false
 	}
 	c.live = slices.Delete(c.live, i, i+1)
-	var bad *CorruptError
-	if errors.As(err, &bad) {
-		c.corrupt = append(c.corrupt, bad)
-	} else if s.via() != ViaLocal {
+	if bad == nil && s.via() != ViaLocal {
 		c.unheard++
 		c.dialErr = fmt.Errorf("%s: %w", s.peer(), err)
 	}
-	c.changed()
-	c.mu.Unlock()
 	if r, ok := s.(*remote); ok {
-		r.stream.Reset() // close waits for the reader, which may be our caller
+		c.dropped = append(c.dropped, r)
 	}
+	c.changed()
+	return true
 }
 
 // gave counts bytes that a source has given and that were used.
@@ -236,18 +271,26 @@ func (c *crowd) verdict(id content.ID) error {
 func (c *crowd) close() {
 	c.mu.Lock()
 	c.closed = true
-	live := c.live
-	c.live = nil
 	c.mu.Unlock()
 	c.group.Wait()
+	c.mu.Lock()
+	live, dropped := c.live, c.dropped
+	c.live, c.dropped = nil, nil
+	c.mu.Unlock()
 	for _, s := range live {
 		s.close()
 	}
+	for _, r := range dropped {
+		r.close()
+	}
 }
 
-// searchNow begins a search for id, and reports false when that was done
-// before and has ended: then nobody else is to be expected.
-func (c *crowd) searchNow(ctx context.Context, id content.ID) bool {
+// more is for when nobody is left to ask for id: it begins what may still bring
+// sources, and reports false when all that was done before.
+func (c *crowd) more(ctx context.Context, id content.ID) bool {
+	if c.callSpares(ctx) {
+		return true
+	}
 	c.mu.Lock()
 	done := c.searched[id]
 	c.mu.Unlock()

@@ -19,6 +19,9 @@ const requestsPerSource = 4
 // sink takes verified chunk groups. Its methods may be called from several
 // goroutines, write for one index only once.
 type sink interface {
+	// admit is called first, with the size as a source claims it: an error
+	// ends the fetch before anything is asked for that is as large as that.
+	admit(size int64) error
 	// prepare is called once, before any write, with the proven size and
 	// outboard (nil for one group), and returns which groups the sink holds
 	// already; nil: none.
@@ -26,8 +29,14 @@ type sink interface {
 	write(index int64, data []byte) error
 }
 
+// fetchSizeMax is the largest content that is fetched: its outboard, 128 KiB a
+// GiB, is held in memory, and 512 MiB of that are as much as a stranger's word
+// about a size should cost.
+const fetchSizeMax = 4 << 40
+
 // fetch gets one content from a crowd into a sink. size is what is known of
-// the content's size from a listing, or -1. It returns the size.
+// the content's size from a listing, or -1. It returns the size, and
+// ErrBadListing when it is not the one from the listing.
 //
 // Nothing reaches the sink that was not verified against id.
 type fetch struct {
@@ -90,7 +99,7 @@ func (f *fetch) untried(ctx context.Context, tried map[source]bool) (source, err
 		}
 		if !more {
 			// The last hope: whoever the DHT knows for this very content.
-			if f.crowd.searchNow(ctx, f.id) {
+			if f.crowd.more(ctx, f.id) {
 				continue
 			}
 			return nil, f.crowd.verdict(f.id)
@@ -110,34 +119,84 @@ func (f *fetch) untried(ctx context.Context, tried map[source]bool) (source, err
 // returns that source and the last chunk group, which is the proof.
 func (f *fetch) open(ctx context.Context) (source, []byte, error) {
 	tried := map[source]bool{}
+	var refused error // the size that a source told was not admitted: others may tell the truth
 	for {
 		s, err := f.untried(ctx, tried)
 		if err != nil {
+			if refused != nil && ctx.Err() == nil {
+				err = refused
+			}
 			return nil, nil, err
 		}
 		tried[s] = true
 		last, err := f.prove(ctx, s)
-		if err == nil {
+		switch {
+		case err == nil:
 			return s, last, nil
-		}
-		if ctx.Err() != nil {
+		case ctx.Err() != nil:
 			return nil, nil, ctx.Err()
-		}
-		if !errors.Is(err, errNotHeld) {
+		case errors.Is(err, errNotHeld):
+		case errors.As(err, new(sizeError)):
+			if refused = err; f.size >= 0 {
+				return nil, nil, err // from the listing, whoever is asked
+			}
+		default:
 			f.crowd.drop(s, err)
 		}
 	}
 }
 
-// prove asks s for what names the content: the size, the outboard, and the
-// last chunk group, without which a shorter outboard with the same root could
-// not be told from the true one.
+// sizeError says why a content of the size that was told can't be fetched.
+type sizeError struct{ error }
+
+func (e sizeError) Unwrap() error { return e.error }
+
+// prove is proveSize with the size that is known, or with the one that s tells.
+// When the known one can't be proved by s and its own can, s is honest and the
+// listing is not.
 func (f *fetch) prove(ctx context.Context, s source) (last []byte, err error) {
-	size := f.size
-	if size < 0 {
-		if size, err = s.size(ctx, f.id); err != nil {
+	if f.size < 0 {
+		size, err := s.size(ctx, f.id)
+		if err != nil {
 			return nil, err
 		}
+		return f.proveSize(ctx, s, size)
+	}
+	known := f.size
+	last, err = f.proveSize(ctx, s, known)
+	if err == nil || ctx.Err() != nil || errors.Is(err, errNotHeld) || errors.As(err, new(sizeError)) {
+		return last, err
+	}
+	size, err2 := s.size(ctx, f.id)
+	if err2 != nil || size == known {
+		return nil, err
+	}
+	if _, err2 := f.proveSize(ctx, s, size); err2 != nil {
+		return nil, err
+	}
+	f.size, f.outboard = known, nil
+	return nil, sizeError{fmt.Errorf("%w: a file's size is not what it says", ErrBadListing)}
+}
+
+// admit asks the sink, if there is one, whether a content of size may come.
+func (f *fetch) admit(size int64) error {
+	if size > fetchSizeMax {
+		return sizeError{fmt.Errorf("%s: it is said to have %d bytes, and at most %d can be got: %w", f.id, size, int64(fetchSizeMax), ErrRefused)}
+	}
+	if f.sink != nil {
+		if err := f.sink.admit(size); err != nil {
+			return sizeError{err}
+		}
+	}
+	return nil
+}
+
+// proveSize asks s for what proves the content's size: the outboard, and the
+// last chunk group, without which a shorter outboard with the same root could
+// not be told from the true one.
+func (f *fetch) proveSize(ctx context.Context, s source, size int64) (last []byte, err error) {
+	if err := f.admit(size); err != nil {
+		return nil, err
 	}
 	groups := content.GroupCount(size)
 	var o *content.Outboard
@@ -265,7 +324,7 @@ func (f *fetch) drive(ctx context.Context) error {
 		if done {
 			break
 		}
-		if stuck && !more && !f.crowd.searchNow(ctx, f.id) {
+		if stuck && !more && !f.crowd.more(ctx, f.id) {
 			cancel()
 			return errors.Join(f.crowd.verdict(f.id), ignoreCancelled(g.Wait()))
 		}
@@ -280,7 +339,13 @@ func (f *fetch) drive(ctx context.Context) error {
 		}
 	}
 	cancel() // what was asked twice is owed no more
-	return ignoreCancelled(g.Wait())
+	err := ignoreCancelled(g.Wait())
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.sinkErr != nil {
+		return f.sinkErr // all has come, but the last write failed
+	}
+	return err
 }
 
 func ignoreCancelled(err error) error {

@@ -1,7 +1,6 @@
 package share
 
 import (
-	"bufio"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -79,12 +78,14 @@ type searchReport struct {
 // ErrNotFound, ErrUnreachable or ErrCorrupt when there is none, and any number
 // of candidates, ordered by ID, otherwise; it chooses none.
 func (l *Library) Find(ctx context.Context, w What, o FindOptions) ([]Candidate, error) {
-	return l.find(ctx, w, o, newMeter(o.Progress, PhaseLocal))
+	found, _, err := l.find(ctx, w, o, newMeter(o.Progress, PhaseLocal))
+	return found, err
 }
 
-func (l *Library) find(ctx context.Context, w What, o FindOptions, m *meter) ([]Candidate, error) {
+// find is Find, and tells which peers answered with what must not be believed.
+func (l *Library) find(ctx context.Context, w What, o FindOptions, m *meter) (found []Candidate, liars []peer.ID, err error) {
 	if w.Group != "" {
-		return nil, fmt.Errorf("this node follows no group called %q: %w", Escape(w.Group), ErrNotFound)
+		return nil, nil, fmt.Errorf("this node follows no group called %q: %w", Escape(w.Group), ErrNotFound)
 	}
 	if w.Publisher != "" {
 		o.From = w.Publisher
@@ -99,7 +100,7 @@ func (l *Library) find(ctx context.Context, w What, o FindOptions, m *meter) ([]
 	}
 	s.first = sync.OnceFunc(func() { time.AfterFunc(searchAfterFirst, cancel) })
 	if err := s.askLocal(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	peers := slices.Concat(o.Peers, w.Peers)
 	again := time.After(searchAgain)
@@ -113,13 +114,15 @@ func (l *Library) find(ctx context.Context, w What, o FindOptions, m *meter) ([]
 		}
 	}
 	if err := whole.Err(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	found := s.candidates(w.Prefix)
-	if len(found) == 0 {
-		return nil, s.verdict(w)
+	for _, e := range s.report.corrupt {
+		liars = append(liars, e.Peer)
 	}
-	return found, nil
+	if found = s.candidates(w.Prefix); len(found) == 0 {
+		err = s.verdict(w)
+	}
+	return found, liars, err
 }
 
 // claim is a publisher's newest manifest for the name, and who told it.
@@ -156,8 +159,9 @@ func (s *search) askLocal() error {
 		if r.Envelope == nil || !s.library.servable(r) {
 			continue
 		}
-		if m, err := OpenManifest(*r.Envelope, time.Now()); err == nil {
-			s.claim(m, *r.Envelope, self, ViaLocal)
+		m, err := OpenManifest(*r.Envelope, time.Now())
+		if err == nil && (s.from == "" || m.Publisher == s.from) {
+			s.claim(claim{m, *r.Envelope, []peer.AddrInfo{self}, ViaLocal})
 		}
 	}
 	return nil
@@ -238,16 +242,24 @@ func (s *search) ask(ctx context.Context, p peer.AddrInfo, dht bool) {
 	ctx, cancel := context.WithTimeout(ctx, askMax)
 	defer cancel()
 	request := metaRequest{Op: opName, Key: hex.EncodeToString(s.name.Key())}
+	var claims []claim
 	_, err := s.library.askMeta(ctx, p, request, func(m Manifest, e node.Envelope, via node.Via) error {
 		if m.Name.Lookup() != s.name.Lookup() {
 			return &CorruptError{ID: m.ID, Peer: p.ID, Reason: "it answers with a manifest of another name"}
 		}
-		s.claim(m, e, p, via)
-		if dht {
-			s.first()
+		if s.from == "" || m.Publisher == s.from {
+			claims = append(claims, claim{m, e, []peer.AddrInfo{p}, via})
 		}
 		return nil
 	})
+	if err == nil { // who lies once is believed nothing
+		for _, c := range claims {
+			s.claim(c)
+		}
+		if dht && len(claims) > 0 {
+			s.first()
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var bad *CorruptError
@@ -263,18 +275,16 @@ func (s *search) ask(ctx context.Context, p peer.AddrInfo, dht bool) {
 }
 
 // claim keeps the newest manifest of each publisher, and everybody who told it.
-func (s *search) claim(m Manifest, e node.Envelope, holder peer.AddrInfo, via node.Via) {
-	if s.from != "" && m.Publisher != s.from {
-		return
-	}
+func (s *search) claim(c claim) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	m := c.manifest
 	known, ok := s.newest[m.Publisher]
 	switch {
 	case !ok || m.Seq > known.manifest.Seq:
-		s.newest[m.Publisher] = claim{m, e, []peer.AddrInfo{holder}, via}
+		s.newest[m.Publisher] = c
 	case m.ID == known.manifest.ID:
-		known.holders = append(known.holders, holder)
+		known.holders = append(known.holders, c.holders...)
 		s.newest[m.Publisher] = known
 	}
 }
@@ -361,11 +371,19 @@ func readManifests(s io.ReadWriter, q metaRequest, fn func(Manifest, node.Envelo
 	if err := writeLine(s, q); err != nil {
 		return err
 	}
-	in := newLineReader(s)
+	stream := &failing{Reader: s}
+	in := newLineReader(stream)
 	for count := 0; ; count++ {
-		a, err := readAnswer(in)
+		line, err := readLine(in)
+		if err != nil && stream.err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+			return err // the network's fault
+		}
+		var a metaAnswer
+		if err == nil {
+			a, err = decodeMetaAnswer(line)
+		}
 		if err != nil {
-			return err
+			return &CorruptError{Reason: err.Error()}
 		}
 		if a.End {
 			if a.Error != "" {
@@ -390,19 +408,16 @@ func readManifests(s io.ReadWriter, q metaRequest, fn func(Manifest, node.Envelo
 	}
 }
 
-// readAnswer reads a line of an answer. What is no such line is the peer's
-// fault; that none came may be the network's.
-func readAnswer(in *bufio.Reader) (metaAnswer, error) {
-	line, err := readLine(in)
+// failing remembers whether its Reader has failed.
+type failing struct {
+	io.Reader
+	err error
+}
+
+func (f *failing) Read(p []byte) (n int, err error) {
+	n, err = f.Reader.Read(p)
 	if err != nil {
-		if len(line) == 0 && in.Buffered() == 0 {
-			return metaAnswer{}, err
-		}
-		return metaAnswer{}, &CorruptError{Reason: err.Error()}
+		f.err = err
 	}
-	a, err := decodeMetaAnswer(line)
-	if err != nil {
-		return a, &CorruptError{Reason: err.Error()}
-	}
-	return a, nil
+	return n, err
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -90,6 +91,11 @@ func (l *Library) Get(ctx context.Context, w What, o GetOptions) (Got, error) {
 
 	got.Took = time.Since(start)
 	got.Sources, got.Corrupt = g.crowd.report()
+	for _, p := range g.liars {
+		if !slices.Contains(got.Corrupt, p) {
+			got.Corrupt = append(got.Corrupt, p)
+		}
+	}
 	for _, s := range got.Sources {
 		if s.Via != ViaLocal {
 			got.BytesFetched += s.Bytes
@@ -119,6 +125,7 @@ type getting struct {
 	meter     *meter
 	crowd     *crowd
 	localizer localSystem
+	liars     []peer.ID // who answered the search with what must not be believed
 }
 
 func (g *getting) run(ctx context.Context) (Got, error) {
@@ -139,7 +146,8 @@ func (g *getting) run(ctx context.Context) (Got, error) {
 			c.Kind = KindFile // whoever said it was a directory lied
 			return g.file(ctx, c)
 		}
-		err = &CorruptError{ID: c.ID, Reason: err.Error()}
+		// Its ID is right: the fault is of whoever signed that it is a directory.
+		err = &CorruptError{ID: c.ID, Peer: c.envelope.Sender, Reason: err.Error()}
 	}
 	return got, err
 }
@@ -155,8 +163,8 @@ func (g *getting) resolve(ctx context.Context) (Candidate, error) {
 	if !g.what.ID.IsZero() {
 		return g.resolveID(ctx)
 	}
-	found, err := g.library.find(ctx, g.what, FindOptions{Peers: g.options.Peers, From: g.options.From}, g.meter)
-	if err != nil {
+	found, liars, err := g.library.find(ctx, g.what, FindOptions{Peers: g.options.Peers, From: g.options.From}, g.meter)
+	if g.liars = liars; err != nil {
 		return Candidate{}, err
 	}
 	if len(found) > 1 {
@@ -210,6 +218,7 @@ func shortPeer(p peer.ID) string {
 // one came: claims that lead nowhere don't count.
 func (g *getting) probe(ctx context.Context, found []Candidate) ([]Candidate, error) {
 	g.meter.begin(PhaseDialling, int64(len(found)))
+	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, dialMax)
 	defer cancel()
 	errs := make([]error, len(found))
@@ -217,12 +226,19 @@ func (g *getting) probe(ctx context.Context, found []Candidate) ([]Candidate, er
 	group.SetLimit(probeParallel)
 	for i := range found {
 		group.Go(func() error {
-			errs[i] = g.probeOne(ctx, found[i])
+			// One that never had its turn counts: else a flood of claims that
+			// lead nowhere would leave one of those that do as the only one.
+			if ctx.Err() == nil {
+				errs[i] = g.probeOne(ctx, found[i])
+			}
 			g.meter.add(1)
 			return nil
 		})
 	}
 	group.Wait()
+	if err := whole.Err(); err != nil {
+		return nil, err
+	}
 	var alive []Candidate
 	for i, c := range found {
 		if errs[i] == nil {
@@ -385,7 +401,7 @@ func (g *getting) file(ctx context.Context, c Candidate) (Got, error) {
 	}
 	defer root.Close()
 	got.Path = target
-	s := &saving{getting: g, root: root, name: base, id: c.ID, size: -1, meter: g.meter, sync: true}
+	s := &saving{getting: g, root: root, name: base, id: c.ID, size: -1, meter: g.meter, sync: true, replace: g.options.Force}
 	if err := s.run(ctx); err != nil {
 		return got, err
 	}

@@ -23,6 +23,8 @@ type ordered struct {
 	waiting map[int64][]byte
 }
 
+func (o *ordered) admit(int64) error { return nil }
+
 func (o *ordered) prepare(int64, *content.Outboard) (*swarm.Bitfield, error) {
 	o.waiting = map[int64][]byte{}
 	return nil, nil

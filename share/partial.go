@@ -63,9 +63,13 @@ func partialName(target string) string {
 // openPartial opens or makes the partial file of name in root and locks it
 // against other gets, waiting for them until ctx ends. The lock is on the file
 // itself: when it was renamed to its target meanwhile, fs.ErrExist is returned.
+// What is no regular file is not touched: ErrRefused.
 func openPartial(ctx context.Context, root *os.Root, name string, m *meter) (*partial, error) {
 	p := &partial{root: root, name: name, temp: partialName(name), mode: 0o666, sync: true, meter: m}
 	for {
+		if err := errors.Join(ctx.Err(), refuseOther(root, p.temp, fs.FileMode.IsRegular)); err != nil {
+			return nil, err
+		}
 		f, err := root.OpenFile(p.temp, os.O_RDWR|os.O_CREATE|openNonblock, 0o600)
 		if err != nil {
 			return nil, err
@@ -77,18 +81,35 @@ func openPartial(ctx context.Context, root *os.Root, name string, m *meter) (*pa
 		mine, err1 := f.Stat()
 		there, err2 := root.Lstat(p.temp)
 		if err := errors.Join(err1, err2); err == nil && os.SameFile(mine, there) {
-			if !mine.Mode().IsRegular() {
-				f.Close()
-				return nil, fmt.Errorf("%s is %s: remove it", Escape(p.temp), describeMode(mine.Mode()))
+			target, err := root.Lstat(name)
+			if err != nil || !os.SameFile(mine, target) {
+				p.file, p.fresh = f, mine.Size() == 0
+				return p, nil
 			}
-			p.file, p.fresh = f, mine.Size() == 0
-			return p, nil
+			// A crash between link and remove left two names of one file. To
+			// write into it would be to write into the target.
+			err = root.Remove(p.temp)
+			f.Close()
+			if err != nil {
+				return nil, err
+			}
+			continue
 		}
 		f.Close() // another get has finished it: begin again
 		if _, err := root.Lstat(name); err == nil {
 			return nil, fs.ErrExist
 		}
 	}
+}
+
+// refuseOther refuses what somebody has put where a partial file or directory
+// should be: a link would lead elsewhere, and a FIFO never answer.
+func refuseOther(root *os.Root, temp string, ours func(fs.FileMode) bool) error {
+	info, err := root.Lstat(temp)
+	if err != nil || ours(info.Mode()) {
+		return nil // if it can't be looked at, opening it will say why
+	}
+	return fmt.Errorf("%s is %s, remove it: %w", Escape(temp), describeMode(info.Mode()), ErrRefused)
 }
 
 // lockPoll is how often a lock that another process holds is tried.
@@ -106,6 +127,15 @@ func lockFile(ctx context.Context, f *os.File) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// admit implements sink. What is there already needs no room.
+func (p *partial) admit(size int64) error {
+	info, err := p.file.Stat()
+	if err != nil {
+		return err
+	}
+	return checkSpace(p.file, size-info.Size())
 }
 
 // prepare implements sink: it finds what is there already, and makes room.
@@ -181,7 +211,7 @@ func (p *partial) finish(replace bool) error {
 		}
 	}
 	if err := p.move(replace); err != nil {
-		return err
+		return errors.Join(err, p.file.Chmod(0o600)) // it stays, and is nobody else's
 	}
 	if p.sync {
 		return syncRoot(p.root, path.Dir(p.name))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/p2pshare/p2pshare/share/content"
 )
@@ -21,6 +22,7 @@ type saving struct {
 	meter   *meter
 	exec    bool
 	sync    bool // fsync before the rename
+	replace bool // another file may be replaced
 
 	already  bool // the file was there
 	identity fileIdentity
@@ -61,7 +63,7 @@ func (s *saving) compare(ctx context.Context) (same bool, err error) {
 			return same, err
 		}
 	}
-	if !s.getting.options.Force {
+	if !s.replace {
 		return false, fmt.Errorf("%s: %w", Escape(s.name), ErrExists)
 	}
 	return false, nil
@@ -75,6 +77,7 @@ func (s *saving) holds(ctx context.Context, info fs.FileInfo) (bool, error) {
 	}
 	defer f.Close()
 	s.meter.begin(PhaseVerifying, info.Size())
+	start := time.Now()
 	id, o, err := hashContent(ctx, f, info.Size(), true, func(n int) { s.meter.add(int64(n)) })
 	if errors.Is(err, ErrModified) {
 		return false, nil
@@ -82,7 +85,7 @@ func (s *saving) holds(ctx context.Context, info fs.FileInfo) (bool, error) {
 	if err != nil || id != s.id {
 		return false, err
 	}
-	s.already, s.size, s.identity, s.outboard = true, info.Size(), sysIdentity(info), o
+	s.already, s.size, s.identity, s.outboard = true, info.Size(), sysIdentity(info).settled(start), o
 	return true, nil
 }
 
@@ -98,7 +101,11 @@ func (s *saving) fetch(ctx context.Context, p *partial) error {
 	if err == nil {
 		s.meter.phase(PhaseWriting)
 		s.size, s.outboard = size, f.outboard
-		err = p.finish(s.getting.options.Force)
+		err = s.finish(ctx, p)
+	}
+	if err == nil && s.already {
+		p.discard()
+		return nil
 	}
 	if err == nil {
 		var info fs.FileInfo
@@ -112,6 +119,20 @@ func (s *saving) fetch(ctx context.Context, p *partial) error {
 	}
 	p.close()
 	return err
+}
+
+// finish makes p the target. What has come there while the content was on its
+// way stays, and is as good when it is the same.
+func (s *saving) finish(ctx context.Context, p *partial) error {
+	for {
+		err := p.finish(s.replace)
+		if !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		if same, err := s.compare(ctx); same || err != nil {
+			return err
+		}
+	}
 }
 
 // hashed is the saved file as the catalog takes it.

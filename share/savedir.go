@@ -2,6 +2,7 @@ package share
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -84,12 +85,14 @@ const listingMax = 1 << 30
 // listingSink writes a listing into its file.
 type listingSink struct{ *listingFile }
 
-func (s listingSink) prepare(size int64, _ *content.Outboard) (*swarm.Bitfield, error) {
+func (s listingSink) admit(size int64) error {
 	if size > listingMax {
-		return nil, fmt.Errorf("%w: it is larger than %d bytes", ErrBadListing, listingMax)
+		return fmt.Errorf("%w: it is larger than %d bytes", ErrBadListing, listingMax)
 	}
-	return nil, nil
+	return nil
 }
+
+func (s listingSink) prepare(int64, *content.Outboard) (*swarm.Bitfield, error) { return nil, nil }
 
 func (s listingSink) write(index int64, data []byte) error {
 	_, err := s.file.WriteAt(data, index*content.GroupSize)
@@ -190,8 +193,11 @@ func (t *tree) run(ctx context.Context) error {
 // build makes a new directory beside the target and renames it.
 func (t *tree) build(ctx context.Context) error {
 	temp := partialName(t.base)
-	if err := t.parent.Mkdir(temp, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := refuseOther(t.parent, temp, fs.FileMode.IsDir); err != nil {
 		return err
+	}
+	if err := t.parent.Mkdir(temp, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return noSpace(err)
 	}
 	root, err := t.parent.OpenRoot(temp)
 	if err != nil {
@@ -210,6 +216,9 @@ func (t *tree) build(ctx context.Context) error {
 	there, err2 := t.parent.Lstat(temp)
 	if errors.Join(err1, err2) != nil || !os.SameFile(mine, there) {
 		return t.run(ctx) // another get has finished it while we waited
+	}
+	if err := t.prune(root); err != nil {
+		return err
 	}
 	if err := t.fill(ctx, root); err != nil {
 		return err
@@ -236,20 +245,27 @@ func (t *tree) each(ctx context.Context, total int64, fn func(ctx context.Contex
 	t.getting.meter.begin(PhaseVerifying, total)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(filesParallel)
+	failed := t.wanted(func(e Entry, local string) error {
+		g.Go(func() error { return fn(ctx, e, local) })
+		return ctx.Err()
+	})
+	if err := g.Wait(); err != nil {
+		return err // why ctx ended, too
+	}
+	return failed
+}
+
+// wanted calls fn for every wanted entry with its path here, in order, until
+// it fails.
+func (t *tree) wanted(fn func(e Entry, local string) error) error {
 	names := newLocalizer(t.getting.localizer)
-	var failed error
 	for e, err := range t.listing.entries() {
 		if err != nil {
-			failed = err
-			break
-		}
-		if ctx.Err() != nil {
-			break
+			return err
 		}
 		whole, renamed, err := names.path(e.Path)
 		if err != nil {
-			failed = err
-			break
+			return err
 		}
 		rel, ok := t.within(e.Path)
 		if !ok {
@@ -260,9 +276,52 @@ func (t *tree) each(ctx context.Context, total int64, fn func(ctx context.Contex
 			parts := strings.Split(whole, "/")
 			local = strings.Join(parts[len(parts)-1-strings.Count(local, "/"):], "/")
 		}
-		g.Go(func() error { return fn(ctx, e, local) })
+		if err := fn(e, local); err != nil {
+			return err
+		}
 	}
-	return errors.Join(failed, g.Wait())
+	return nil
+}
+
+// prune removes from a partial directory what does not belong into it: an
+// earlier get may have been of another tree with the same name, and somebody may
+// have put links there.
+func (t *tree) prune(root *os.Root) error {
+	inside, err := fs.ReadDir(root.FS(), ".")
+	if err != nil || len(inside) == 0 {
+		return err
+	}
+	isDir := map[[sha256.Size]byte]bool{} // by the hash of the path, for millions of them
+	add := func(local string, dir bool) { isDir[sha256.Sum256([]byte(local))] = dir }
+	err = t.wanted(func(e Entry, local string) error {
+		add(local, e.Kind == KindDir)
+		if e.Kind == KindFile {
+			add(partialName(local), false)
+		}
+		for d := path.Dir(local); d != "." && !isDir[sha256.Sum256([]byte(d))]; d = path.Dir(d) {
+			add(d, true)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || name == "." {
+			return err
+		}
+		dir, wanted := isDir[sha256.Sum256([]byte(name))]
+		if wanted && dir == d.IsDir() && (dir || d.Type().IsRegular()) {
+			return nil
+		}
+		if err := root.RemoveAll(name); err != nil {
+			return err
+		}
+		if d.IsDir() {
+			return fs.SkipDir
+		}
+		return nil
+	})
 }
 
 // check refuses a file that is there and differs.
@@ -286,7 +345,7 @@ func (t *tree) inTree(err error) error {
 func (t *tree) saving(root *os.Root, e Entry, local string) *saving {
 	return &saving{
 		getting: t.getting, root: root, name: local, id: e.ID, size: e.Size,
-		exec: e.Executable, meter: t.getting.meter.part(),
+		exec: e.Executable, meter: t.getting.meter.part(), replace: t.getting.options.Force || !t.inPlace,
 	}
 }
 

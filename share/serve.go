@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 	"time"
 
@@ -159,7 +160,11 @@ func (l *Library) serveData(ctx context.Context, s network.Stream) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(d.queue)
-		return d.read(ctx)
+		err := d.read(ctx)
+		if err != nil {
+			s.Reset() // ends what answerAll is at: nothing more is owed
+		}
+		return err
 	})
 	g.Go(func() error {
 		err := d.answerAll(ctx)
@@ -177,13 +182,12 @@ func (d *dataServer) read(ctx context.Context) error {
 	in := bufio.NewReader(d.stream)
 	payload := make([]byte, requestMax)
 	for {
-		if err := d.stream.SetReadDeadline(time.Now().Add(dataIdle)); err != nil {
+		if err := d.await(in); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
 			return err
 		}
 		h, err := readHeader(in, requestMax)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
 		if err != nil {
 			return err
 		}
@@ -206,6 +210,30 @@ func (d *dataServer) read(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// await waits for the first byte of a request, as long as any is unanswered (a
+// slow peer takes minutes for what it has asked), and sets the deadline for the
+// whole of it.
+func (d *dataServer) await(in *bufio.Reader) error {
+	for {
+		if err := d.stream.SetReadDeadline(time.Now().Add(dataIdle)); err != nil {
+			return err
+		}
+		_, err := in.Peek(1)
+		if err == nil {
+			return d.stream.SetReadDeadline(time.Now().Add(dataIdle))
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) || d.unanswered() == 0 {
+			return err
+		}
+	}
+}
+
+func (d *dataServer) unanswered() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.open)
 }
 
 // enter notes a request, or a request's cancellation.

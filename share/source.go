@@ -61,7 +61,6 @@ type remote struct {
 	mu      sync.Mutex
 	next    uint32              // guarded by mu: the next tag
 	pending map[uint32]*request // guarded by mu
-	left    map[uint32]bool     // guarded by mu: cancelled, and not ended yet by the peer
 	failed  error               // guarded by mu: why the stream is of no use
 }
 
@@ -69,6 +68,7 @@ type remote struct {
 type request struct {
 	mu     sync.Mutex // held while onData runs
 	dead   bool       // guarded by mu: the asker has left
+	frames int64      // guarded by mu: how many may still come
 	onData func(dataAnswer) error
 	result chan error // capacity 1
 }
@@ -80,7 +80,7 @@ func (l *Library) openRemote(ctx context.Context, p peer.ID) (*remote, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &remote{id: p, how: node.ViaStream(s), stream: s, done: make(chan struct{}), pending: map[uint32]*request{}, left: map[uint32]bool{}}
+	r := &remote{id: p, how: node.ViaStream(s), stream: s, done: make(chan struct{}), pending: map[uint32]*request{}}
 	go func() { // ended and waited for by close
 		defer close(r.done)
 		r.fail(r.read())
@@ -145,23 +145,23 @@ func (r *remote) owed() int {
 }
 
 // deliver hands a frame to its request. Frames for requests that were
-// cancelled are dropped; one that answers nothing is a fault.
+// cancelled are dropped, as far as they were owed; one that answers nothing is a
+// fault: with such frames a peer could seem alive for ever.
 func (r *remote) deliver(tag uint32, a dataAnswer) error {
 	r.mu.Lock()
-	q, left := r.pending[tag], r.left[tag]
+	q := r.pending[tag]
 	if a.kind != frameData {
 		delete(r.pending, tag)
-		delete(r.left, tag)
 	}
 	r.mu.Unlock()
-	if left {
-		return nil
-	}
 	if q == nil {
 		return fmt.Errorf("%w: answer to nothing", errMalformed)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.frames--; q.frames < 0 {
+		return fmt.Errorf("%w: answer without end", errMalformed)
+	}
 	if q.dead {
 		return nil
 	}
@@ -190,7 +190,7 @@ func (r *remote) answerError(a dataAnswer) error {
 	case codeRefused:
 		return fmt.Errorf("%s: %w", r.id, ErrRefused)
 	}
-	return fmt.Errorf("peer answers: %s", Escape(a.text))
+	return fmt.Errorf("peer answers: error %d \"%s\"", a.code, Escape(a.text))
 }
 
 // fail ends every request with the reason why the stream ended.
@@ -220,7 +220,17 @@ func (r *remote) fail(err error) {
 // ask sends a request and waits until it is answered, onData has failed, the
 // stream has, or ctx ends. After it returns onData is not called any more.
 func (r *remote) ask(ctx context.Context, q dataRequest, onData func(dataAnswer) error) error {
-	p := &request{onData: onData, result: make(chan error, 1)}
+	err := r.exchange(ctx, q, onData)
+	var bad *CorruptError
+	if errors.As(err, &bad) && bad.ID.IsZero() { // the stream's fault, and not one answer's
+		return &CorruptError{ID: q.id, Peer: bad.Peer, Reason: bad.Reason}
+	}
+	return err
+}
+
+func (r *remote) exchange(ctx context.Context, q dataRequest, onData func(dataAnswer) error) error {
+	// A value or a group may come in a frame of its own, and an error after all.
+	p := &request{onData: onData, frames: max(1, q.count) + 1, result: make(chan error, 1)}
 	r.mu.Lock()
 	if r.failed != nil {
 		defer r.mu.Unlock()
@@ -232,8 +242,7 @@ func (r *remote) ask(ctx context.Context, q dataRequest, onData func(dataAnswer)
 	r.mu.Unlock()
 
 	if err := r.send(q, tag); err != nil {
-		r.stream.Reset()
-		return err
+		r.stream.Reset() // ends read, which knows best what was wrong
 	}
 	select {
 	case err := <-p.result:
@@ -241,14 +250,10 @@ func (r *remote) ask(ctx context.Context, q dataRequest, onData func(dataAnswer)
 	case <-ctx.Done():
 	}
 	p.mu.Lock()
-	p.dead = true
+	p.dead = true // and pending still: its end is owed
 	p.mu.Unlock()
 	r.mu.Lock()
 	_, unanswered := r.pending[tag]
-	delete(r.pending, tag)
-	if unanswered {
-		r.left[tag] = true
-	}
 	r.mu.Unlock()
 	if unanswered {
 		if err := r.send(dataRequest{kind: frameCancel}, tag); err != nil {
@@ -383,7 +388,11 @@ func (s local) span(ctx context.Context, id content.ID, size int64, span content
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := readHeld(h, size, i, buf); err != nil {
+		err := readHeld(h, size, i, buf)
+		if errors.Is(err, ErrModified) || err == nil && !h.unchanged() {
+			return errNotHeld // as if it had been so when we opened it
+		}
+		if err != nil {
 			return err
 		}
 		if err := fn(i, buf[:content.GroupLen(size, i)]); err != nil {

@@ -110,7 +110,7 @@ type metaAnswer struct {
 func readLine(r *bufio.Reader) ([]byte, error) {
 	line, err := r.ReadSlice('\n')
 	if errors.Is(err, bufio.ErrBufferFull) || len(line) > metaLineMax+1 {
-		return nil, fmt.Errorf("line is longer than %d bytes", metaLineMax)
+		return nil, errLineTooLong
 	}
 	if errors.Is(err, io.EOF) && len(line) > 0 {
 		err = io.ErrUnexpectedEOF
@@ -182,7 +182,10 @@ const (
 	codeInternal  errorCode = 7
 )
 
-var errMalformed = errors.New("malformed frame")
+var (
+	errMalformed   = errors.New("malformed frame")
+	errLineTooLong = fmt.Errorf("line is longer than %d bytes", metaLineMax)
+)
 
 type frameHeader struct {
 	kind   frameType
