@@ -180,7 +180,9 @@ var manifestLies = []struct {
 		return slices.Concat([]byte(`{"manifest":{"content":"`), bytes.Repeat([]byte("A"), 4<<20))
 	}},
 	{"empty lines", func(*testing.T, publisher, Name, content.ID) []byte { return []byte("\n\n\n\n") }},
-	{"null", func(*testing.T, publisher, Name, content.ID) []byte { return []byte("null\n" + `{"manifest":null}` + "\n") }},
+	{"null", func(*testing.T, publisher, Name, content.ID) []byte {
+		return []byte("null\n" + `{"manifest":null}` + "\n")
+	}},
 	{"deep JSON", func(*testing.T, publisher, Name, content.ID) []byte {
 		return append(bytes.Repeat([]byte("["), 90_000), '\n')
 	}},

@@ -20,6 +20,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	// For the test cache alone: it must know what the program is built from.
+	_ "github.com/p2pshare/p2pshare/cli"
 )
 
 // program is the binary under test, built by TestMain.

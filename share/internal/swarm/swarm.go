@@ -4,12 +4,12 @@
 //
 // A Download goes through these states for each chunk group:
 //
-//	missing → asked of one source → asked of two (at the end) → held
-//	   ↑___________ not delivered ____________|
+//	missing → asked of one source → asked of several (at the end) → held
+//	   ↑_____________ not delivered ______________|
 //
 // Invariants: a group that is held is never asked for again; a group is asked
-// of at most two sources at a time, and of two only when no group is left that
-// is asked of none; one source is never asked twice for what it still owes.
+// of more than one source only when none is left that nobody owes, and of four
+// at most; one source is never asked twice for what it still owes.
 package swarm
 
 import (
@@ -37,7 +37,7 @@ type Config struct {
 type Download struct {
 	config  Config
 	have    *Bitfield
-	asked   []uint8 // how many sources owe each group: 0, 1 or 2
+	asked   []uint8 // how many sources owe each group
 	owed    []owed
 	sources map[Source]bool
 	low     int64 // every group below it is held
@@ -121,23 +121,36 @@ func (d *Download) unasked() (content.Span, bool) {
 	return content.Span{}, false
 }
 
-// again returns a run that one other source owes: at the end a slow source
-// must not make all wait.
+// owersMax is how many sources may owe one group: at the end two slow ones must
+// not keep a fast one idle, and what comes more than once is wasted.
+const owersMax = 4
+
+// again returns a run that others owe, and as few as possible: at the end a
+// slow source must not make all wait.
 func (d *Download) again(s Source) (content.Span, bool) {
-	for _, o := range d.owed {
-		if o.source == s {
+	for owers := uint8(1); owers < owersMax; owers++ {
+		for _, o := range d.owed {
+			if span, ok := d.shared(s, o.span, owers); ok {
+				return span, true
+			}
+		}
+	}
+	return content.Span{}, false
+}
+
+// shared returns the first run within span that is missing, owed by just so
+// many sources, and not by s.
+func (d *Download) shared(s Source, within content.Span, owers uint8) (content.Span, bool) {
+	wanted := func(i int64) bool { return !d.have.Has(i) && d.asked[i] == owers && !d.owes(s, i) }
+	for i := within.First; i < within.End(); i++ {
+		if !wanted(i) {
 			continue
 		}
-		for i := d.have.NextClear(o.span.First); i < o.span.End(); i = d.have.NextClear(i + 1) {
-			if d.asked[i] != 1 || d.owes(s, i) {
-				continue
-			}
-			span := content.Span{First: i}
-			for ; i < o.span.End() && d.asked[i] == 1 && !d.have.Has(i) && !d.owes(s, i); i++ {
-				span.Count++
-			}
-			return span, true
+		span := content.Span{First: i}
+		for ; i < within.End() && wanted(i); i++ {
+			span.Count++
 		}
+		return span, true
 	}
 	return content.Span{}, false
 }

@@ -1,0 +1,577 @@
+package share
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/node"
+	"github.com/p2pshare/p2pshare/share/content"
+)
+
+// What goes wrong without anybody's malice: peers that are gone, files that
+// change, gets that are broken off, targets that are in the way.
+
+func TestGetSaysWhyNobodyAnswers(t *testing.T) {
+	net := startNetwork(t, 2)
+	sharer, getter := net[1], net[2]
+	nobody := content.Root([]byte("nobody has this"))
+	alone, _ := startPeer(t, node.Config{})
+
+	// Records outlive the peer that made them.
+	dead, stopDead := startPeer(t, node.Config{Bootstrap: []peer.AddrInfo{net[0].AddrInfo()}})
+	if !dead.WaitDHT(t.Context()) {
+		t.Fatal("a peer did not enter the DHT")
+	}
+	gone := dead.add(t, dead.write(t, "gone.bin", randomBytes(1000, "gone")), AddOptions{})
+	goneLink := dead.lib.Link(gone).String()
+	stopDead()
+
+	for _, test := range []struct {
+		peer *testPeer
+		what string
+		want error
+		max  time.Duration
+	}{
+		{getter, "nobody has this", ErrNotFound, 5 * time.Second},
+		{getter, nobody.String(), ErrNotFound, 5 * time.Second},
+		{getter, Link{ID: nobody, Peers: []peer.AddrInfo{sharer.AddrInfo()}}.String(), ErrNotFound, 5 * time.Second},
+		{getter, "gone.bin", ErrUnreachable, 10 * time.Second},
+		{getter, gone.ID.String(), ErrUnreachable, 10 * time.Second},
+		{getter, goneLink, ErrUnreachable, 10 * time.Second},
+		{alone, "gone.bin", ErrNotFound, 2 * time.Second},
+		{alone, gone.ID.String(), ErrNotFound, 2 * time.Second},
+		{alone, goneLink, ErrUnreachable, 10 * time.Second},
+	} {
+		start := time.Now()
+		_, err := test.peer.get(t, test.what, GetOptions{})
+		if !errors.Is(err, test.want) {
+			t.Errorf("Get(%s) = %v, want %v", test.what, err, test.want)
+		}
+		if took := time.Since(start); took > test.max {
+			t.Errorf("Get(%s) took %s, want at most %s", test.what, took, test.max)
+		}
+		if left := readTree(t, test.peer.dir); left["."] != "/" {
+			t.Errorf("Get(%s) left %d files behind", test.what, len(left))
+		}
+	}
+}
+
+// changes are what can happen to a shared file between add and get. Each leaves
+// something that must not be served as what was shared.
+var changes = map[string]func(path string, data []byte) error{
+	"edited": func(path string, data []byte) error { return os.WriteFile(path, flipped(data, 300_000), 0o644) },
+	"edited, and the time set back": func(path string, data []byte) error {
+		info, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		return errors.Join(os.WriteFile(path, flipped(data, 5), 0o644), os.Chtimes(path, info.ModTime(), info.ModTime()))
+	},
+	"truncated": func(path string, data []byte) error { return os.Truncate(path, int64(len(data)-1)) },
+	"emptied":   func(path string, _ []byte) error { return os.Truncate(path, 0) },
+	"grown":     func(path string, data []byte) error { return os.WriteFile(path, append(bytes.Clone(data), 1), 0o644) },
+	"replaced": func(path string, data []byte) error {
+		info, err := os.Stat(path)
+		if err != nil {
+			return err
+		}
+		return errors.Join(os.WriteFile(path+".new", flipped(data, 7), 0o644),
+			os.Chtimes(path+".new", info.ModTime(), info.ModTime()), os.Rename(path+".new", path))
+	},
+	"deleted": func(path string, _ []byte) error { return os.Remove(path) },
+	"swapped for a link": func(path string, data []byte) error {
+		return errors.Join(os.WriteFile(path+".other", flipped(data, 0), 0o644), os.Remove(path), os.Symlink(path+".other", path))
+	},
+	"swapped for a link to nothing": func(path string, _ []byte) error {
+		return errors.Join(os.Remove(path), os.Symlink("nothing", path))
+	},
+	"swapped for a directory": func(path string, _ []byte) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o755)) },
+	"swapped for a FIFO":      func(path string, _ []byte) error { return errors.Join(os.Remove(path), makeFIFO(path)) },
+}
+
+func flipped(data []byte, at int) []byte {
+	b := bytes.Clone(data)
+	b[at] ^= 1
+	return b
+}
+
+func TestGetOfAChangedFileBringsNoWrongByte(t *testing.T) {
+	net := startNetwork(t, 2)
+	sharer := net[1]
+	for name, change := range changes {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			getter := &testPeer{net[2].Node, net[2].lib, ""}
+			data := randomBytes(700_000, name)
+			path := sharer.write(t, name, data)
+			s := sharer.add(t, path, AddOptions{})
+			if err := change(path, data); errors.Is(err, errors.ErrUnsupported) {
+				t.Skip(err)
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			for _, what := range []string{s.ID.String(), name, sharer.lib.Link(s).String()} {
+				getter.dir = t.TempDir()
+				got, err := getter.get(t, what, GetOptions{NoServe: true})
+				if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrNotFound) {
+					t.Errorf("Get(%s) = %+v, %v, want ErrCorrupt or ErrNotFound", what, got, err)
+				}
+				mustHoldOnlyTrueBytes(t, getter.dir, data)
+			}
+
+			// The same bytes again, at another time: it is the same content.
+			if err := errors.Join(os.RemoveAll(path), os.WriteFile(path, data, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			for i, what := range []string{name, s.ID.String(), name} {
+				later := time.Now().Add(time.Duration(i+1) * time.Hour)
+				if err := os.Chtimes(path, later, later); err != nil {
+					t.Fatal(err)
+				}
+				getter.dir = t.TempDir()
+				if _, err := getter.get(t, what, GetOptions{NoServe: true}); err != nil {
+					t.Fatalf("Get(%s) of the restored file: %v", what, err)
+				}
+				mustBe(t, filepath.Join(getter.dir, name), data)
+			}
+		})
+	}
+}
+
+func TestGetWhileTheFileChangesBringsNoWrongByte(t *testing.T) {
+	net := startNetwork(t, 2)
+	sharer, getter := net[1], net[2]
+	for name, change := range changes {
+		t.Run(name, func(t *testing.T) {
+			data := randomBytes(8<<20, name)
+			path := sharer.write(t, name, data)
+			s := sharer.add(t, path, AddOptions{})
+			var once sync.Once
+			var changeErr error
+			getter.dir = t.TempDir()
+			got, err := getter.get(t, s.ID.String(), GetOptions{NoServe: true, Peers: []peer.AddrInfo{sharer.AddrInfo()},
+				Progress: func(p Progress) {
+					if p.Phase == PhaseFetching { // size and outboard are here
+						once.Do(func() { changeErr = change(path, data) })
+					}
+				}})
+			if errors.Is(changeErr, errors.ErrUnsupported) {
+				t.Skip(changeErr)
+			} else if changeErr != nil {
+				t.Fatal(changeErr)
+			}
+			if !errors.Is(err, ErrCorrupt) {
+				t.Errorf("Get = %+v, %v, want ErrCorrupt", got, err)
+			}
+			mustHoldOnlyTrueBytes(t, getter.dir, data)
+		})
+	}
+}
+
+// gate is a peer that serves one content, stops before the answer to its span
+// number after, and goes on when it is passed.
+type gate struct {
+	*node.Node
+	id      content.ID
+	reached chan struct{} // closed when it stops
+	open    chan struct{} // closed by pass
+}
+
+// openGate never stops.
+const openGate = 1 << 30
+
+func startGate(t *testing.T, data []byte, after int) *gate {
+	t.Helper()
+	g := &gate{reached: make(chan struct{}), open: make(chan struct{})}
+	var mu sync.Mutex
+	spans := 0
+	l := newDataLiar(t, data, inSpans(func(*dataLiar, uint32, dataRequest) []byte {
+		mu.Lock()
+		spans++
+		n := spans
+		mu.Unlock()
+		if n == after {
+			close(g.reached)
+		}
+		if n >= after {
+			<-g.open
+		}
+		return nil
+	}))
+	g.id = l.id
+	g.Node = startRaw(t, nil, handlers{dataProtocol: l.serve})
+	t.Cleanup(g.pass)
+	return g
+}
+
+func (g *gate) pass() {
+	select {
+	case <-g.open:
+	default:
+		close(g.open)
+	}
+}
+
+// wait returns when the gate has stopped, and get with it.
+func (g *gate) wait(t *testing.T, get <-chan running) {
+	t.Helper()
+	select {
+	case <-g.reached:
+	case r := <-get:
+		t.Fatalf("Get has ended before the gate was reached: %+v, %v", r.got, r.err)
+	}
+}
+
+// film is the gate's content, under the name film.mp4.
+func (g *gate) film() What {
+	return What{ID: g.id, Name: "film.mp4", Kind: KindFile, Peers: []peer.AddrInfo{g.AddrInfo()}}
+}
+
+// running is what a Get beside the test comes to.
+type running struct {
+	got Got
+	err error
+}
+
+func (p *testPeer) start(ctx context.Context, w What, o GetOptions) <-chan running {
+	if o.Dir == "" && o.Target == "" {
+		o.Dir = p.dir
+	}
+	o.NoServe = true
+	c := make(chan running, 1)
+	go func() {
+		got, err := p.lib.Get(ctx, w, o)
+		c <- running{got, err}
+	}()
+	return c
+}
+
+func TestGetGoesOnWhereItWasBrokenOff(t *testing.T) {
+	getter, _ := startPeer(t, node.Config{})
+	data := randomBytes(8<<20+7, "resume")
+	g := startGate(t, data, 4)
+	ctx, cancel := context.WithCancel(t.Context())
+	get := getter.start(ctx, g.film(), GetOptions{})
+	g.wait(t, get)
+	cancel()
+	first := <-get
+	if !errors.Is(first.err, context.Canceled) {
+		t.Fatalf("Get = %v, want it cancelled", first.err)
+	}
+	info, err := os.Lstat(filepath.Join(getter.dir, ".film.mp4.p2p-part"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode() != 0o600 {
+		t.Errorf("the partial file has mode %v, want 0600", info.Mode())
+	}
+	mustHoldOnlyTrueBytes(t, getter.dir, data)
+	if first.got.BytesFetched == 0 || first.got.BytesFetched >= int64(len(data)) {
+		t.Errorf("the first Get fetched %d bytes of %d", first.got.BytesFetched, len(data))
+	}
+
+	g.pass()
+	second := <-getter.start(t.Context(), g.film(), GetOptions{})
+	if second.err != nil {
+		t.Fatal(second.err)
+	}
+	if sum := first.got.BytesFetched + second.got.BytesFetched; sum != int64(len(data)) {
+		t.Errorf("fetched %d + %d bytes, want %d in all", first.got.BytesFetched, second.got.BytesFetched, len(data))
+	}
+	mustBe(t, filepath.Join(getter.dir, "film.mp4"), data)
+	if left := partials(t, getter.dir); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestGetFetchesOnlyWhatAPartialFileLacks(t *testing.T) {
+	const groups = 12
+	data := randomBytes((groups-1)*content.GroupSize+5, "partial")
+	damage := func(groups ...int) []byte {
+		b := bytes.Clone(data)
+		for _, i := range groups {
+			b[i*content.GroupSize] ^= 1
+		}
+		return b
+	}
+	getter, _ := startPeer(t, node.Config{})
+	g := startGate(t, data, openGate)
+	for name, test := range map[string]struct {
+		part []byte
+		want int
+	}{
+		"whole":                {data, 0},
+		"two damaged groups":   {damage(3, 7), 2 * content.GroupSize},
+		"first damaged":        {damage(0), content.GroupSize},
+		"last damaged":         {damage(groups - 1), 5},
+		"half":                 {data[:len(data)/2], len(data) - len(data)/2/content.GroupSize*content.GroupSize},
+		"longer than it":       {append(bytes.Clone(data), "and more"...), 0},
+		"of another content":   {randomBytes(len(data), "another"), len(data)},
+		"zeros":                {make([]byte, len(data)), len(data)},
+		"one byte":             {data[:1], len(data)},
+		"groups that moved up": {data[1:], len(data)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			getter.dir = t.TempDir()
+			getter.write(t, ".film.mp4.p2p-part", test.part)
+			got := <-getter.start(t.Context(), g.film(), GetOptions{})
+			if got.err != nil || got.got.BytesFetched != int64(test.want) {
+				t.Errorf("Get fetched %d bytes, %v, want %d", got.got.BytesFetched, got.err, test.want)
+			}
+			mustBe(t, filepath.Join(getter.dir, "film.mp4"), data)
+			if left := partials(t, getter.dir); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
+	}
+}
+
+// partialPlants are what somebody may have put where a partial file goes.
+var partialPlants = map[string]func(dir, part string) error{
+	"link to a file beside it": func(_, part string) error { return os.Symlink("victim", part) },
+	"link to a file outside":   func(dir, part string) error { return os.Symlink(filepath.Join(dir, "../outside"), part) },
+	"link to nothing":          func(_, part string) error { return os.Symlink("new", part) },
+	"directory":                func(_, part string) error { return os.Mkdir(part, 0o755) },
+	"FIFO":                     func(_, part string) error { return makeFIFO(part) },
+}
+
+func TestGetRefusesAPlantedPartialFile(t *testing.T) {
+	getter, _ := startPeer(t, node.Config{})
+	g := startGate(t, randomBytes(1<<20, "plant"), openGate)
+	for name, plant := range partialPlants {
+		t.Run(name, func(t *testing.T) {
+			getter.dir = filepath.Join(t.TempDir(), "target")
+			getter.write(t, "victim", []byte("precious"))
+			getter.write(t, "../outside", []byte("precious"))
+			part := filepath.Join(getter.dir, ".film.mp4.p2p-part")
+			if err := plant(getter.dir, part); errors.Is(err, errors.ErrUnsupported) {
+				t.Skip(err)
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			before, err := os.Lstat(part)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			for _, force := range []bool{false, true} {
+				if got := <-getter.start(ctx, g.film(), GetOptions{Force: force}); !errors.Is(got.err, ErrRefused) {
+					t.Errorf("Get = %v, want ErrRefused", got.err)
+				}
+			}
+			mustBe(t, filepath.Join(getter.dir, "victim"), []byte("precious"))
+			mustBe(t, filepath.Join(getter.dir, "../outside"), []byte("precious"))
+			after, err := os.Lstat(part)
+			if err != nil || after.Mode() != before.Mode() {
+				t.Errorf("what was planted is now %v, %v", after, err)
+			}
+			for _, made := range []string{"new", "film.mp4"} {
+				if _, err := os.Lstat(filepath.Join(getter.dir, made)); !errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("%s was made", made)
+				}
+			}
+		})
+	}
+}
+
+// A crash between the two steps of a rename that replaces nothing leaves the
+// target and the partial file as two names of one file.
+func TestGetDoesNotWriteIntoTheTargetThroughItsPartialFile(t *testing.T) {
+	getter, _ := startPeer(t, node.Config{})
+	data, old := randomBytes(1<<20, "new"), randomBytes(1<<20, "old")
+	g := startGate(t, data, openGate)
+	target := getter.write(t, "film.mp4", old)
+	backup := filepath.Join(getter.dir, "backup")
+	if err := errors.Join(os.Link(target, backup), os.Link(target, filepath.Join(getter.dir, ".film.mp4.p2p-part"))); err != nil {
+		t.Skipf("no links here: %v", err)
+	}
+	if got := <-getter.start(t.Context(), g.film(), GetOptions{Force: true}); got.err != nil {
+		t.Fatal(got.err)
+	}
+	mustBe(t, target, data)
+	mustBe(t, backup, old)
+	if left := partials(t, getter.dir); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestTwoGetsOfOneThingFetchItOnce(t *testing.T) {
+	net := startNetwork(t, 3)
+	sharer, a, b := net[1], net[2], net[3]
+	data := randomBytes(4<<20+1, "twice")
+	s := sharer.add(t, sharer.write(t, "film.mp4", data), AddOptions{})
+	root := sharer.makeTree(t, "album", 30)
+	sharer.add(t, root, AddOptions{})
+	for name, second := range map[string]*testPeer{"one peer": a, "two peers": b} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			both := func(name Name) (got [2]Got) {
+				gets := [2]<-chan running{}
+				for i, p := range []*testPeer{a, second} {
+					gets[i] = p.start(t.Context(), What{Name: name}, GetOptions{Dir: dir})
+				}
+				for i, get := range gets {
+					r := <-get
+					if r.err != nil {
+						t.Fatal(r.err)
+					}
+					got[i] = r.got
+				}
+				return got
+			}
+			got := both("film.mp4")
+			if sum := got[0].BytesFetched + got[1].BytesFetched; sum != s.Size || got[0].Already == got[1].Already {
+				t.Errorf("fetched %d bytes of %d, Already is %t and %t", sum, s.Size, got[0].Already, got[1].Already)
+			}
+			mustBe(t, filepath.Join(dir, "film.mp4"), data)
+
+			both("album")
+			want, tree := readTree(t, root), readTree(t, filepath.Join(dir, "album"))
+			if len(tree) != len(want) {
+				t.Errorf("the directory has %d entries, want %d", len(tree), len(want))
+			}
+			if left := partials(t, dir); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
+	}
+}
+
+func TestGetReplacesNothingUnasked(t *testing.T) {
+	getter, _ := startPeer(t, node.Config{})
+	data := randomBytes(1<<20, "wanted")
+	g := startGate(t, data, openGate)
+	target := getter.write(t, "film.mp4", []byte("mine"))
+	get := func(o GetOptions) running { return <-getter.start(t.Context(), g.film(), o) }
+
+	if got := get(GetOptions{}); !errors.Is(got.err, ErrExists) || got.got.BytesFetched > 0 {
+		t.Errorf("Get over another file = %+v, %v, want ErrExists", got.got, got.err)
+	}
+	mustBe(t, target, []byte("mine"))
+	if left := partials(t, getter.dir); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if got := get(GetOptions{Force: true}); got.err != nil {
+		t.Errorf("Get with Force: %v", got.err)
+	}
+	mustBe(t, target, data)
+	if got := get(GetOptions{}); got.err != nil || !got.got.Already || got.got.BytesFetched != 0 {
+		t.Errorf("Get of what is there = %+v, %v, want Already", got.got, got.err)
+	}
+	if got := get(GetOptions{Target: filepath.Join(getter.dir, "no/such/directory/f")}); !errors.Is(got.err, fs.ErrNotExist) {
+		t.Errorf("Get into no directory = %v, want fs.ErrNotExist", got.err)
+	}
+	if err := errors.Join(os.Remove(target), os.Mkdir(target, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if got := get(GetOptions{Force: true}); !errors.Is(got.err, ErrExists) {
+		t.Errorf("Get over a directory = %v, want ErrExists", got.err)
+	}
+}
+
+func TestGetKeepsWhatAppearsMeanwhile(t *testing.T) {
+	getter, _ := startPeer(t, node.Config{})
+	data := randomBytes(4<<20, "meanwhile")
+	for name, test := range map[string]struct {
+		appears []byte
+		force   bool
+		want    error
+		left    int // partial files
+	}{
+		"another file":             {[]byte("mine"), false, ErrExists, 1},
+		"another file, with Force": {[]byte("mine"), true, nil, 0},
+		"the same file":            {data, false, nil, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			getter.dir = t.TempDir()
+			g := startGate(t, data, 3)
+			get := getter.start(t.Context(), g.film(), GetOptions{Force: test.force})
+			g.wait(t, get)
+			target := getter.write(t, "film.mp4", test.appears)
+			g.pass()
+			if got := <-get; !errors.Is(got.err, test.want) {
+				t.Errorf("Get = %v, want %v", got.err, test.want)
+			}
+			want := test.appears
+			if test.force {
+				want = data
+			}
+			mustBe(t, target, want)
+			left := partials(t, getter.dir)
+			if len(left) != test.left {
+				t.Errorf("partial files: %v, want %d", left, test.left)
+			}
+			for _, part := range left {
+				if info, err := os.Stat(part); err != nil || info.Mode() != 0o600 {
+					t.Errorf("the partial file is %v, %v, want mode 0600", info, err)
+				}
+			}
+		})
+	}
+}
+
+func TestGetToAnOutputWritesInOrder(t *testing.T) {
+	getter, _ := startPeer(t, node.Config{})
+	data := randomBytes(8<<20+3, "stream")
+	// Neither source answers for data before the other is asked for some, but
+	// for the group that proves the size.
+	var both sync.WaitGroup
+	both.Add(2)
+	var sources []peer.AddrInfo
+	for range 2 {
+		asked := sync.OnceFunc(both.Done)
+		l := newDataLiar(t, data, inSpans(func(l *dataLiar, _ uint32, q dataRequest) []byte {
+			if q.first+q.count < content.GroupCount(int64(len(l.data))) {
+				asked()
+				both.Wait()
+			}
+			return nil
+		}))
+		sources = append(sources, startRaw(t, nil, handlers{dataProtocol: l.serve}).AddrInfo())
+	}
+	id, _ := nameContent(t, data)
+	w := What{ID: id, Kind: KindFile, Peers: sources}
+	var out bytes.Buffer
+	got, err := getter.lib.Get(t.Context(), w, GetOptions{Output: &out})
+	if err != nil || !bytes.Equal(out.Bytes(), data) {
+		t.Fatalf("Get wrote %d bytes, %v, want the %d of the content", out.Len(), err, len(data))
+	}
+	if len(got.Sources) != 2 || got.Path != "" || got.Size != int64(len(data)) {
+		t.Errorf("Get = %+v, want two sources and no path", got)
+	}
+
+	broken := &brokenWriter{left: 1 << 20}
+	if _, err := getter.lib.Get(t.Context(), w, GetOptions{Output: broken}); !errors.Is(err, errBroken) {
+		t.Errorf("Get into a broken pipe = %v, want %v", err, errBroken)
+	}
+	if !bytes.Equal(broken.took, data[:1<<20]) {
+		t.Errorf("before it broke %d bytes were written that are not the content's first", len(broken.took))
+	}
+}
+
+var errBroken = errors.New("broken pipe")
+
+// brokenWriter takes some bytes and then fails.
+type brokenWriter struct {
+	left int
+	took []byte
+}
+
+func (w *brokenWriter) Write(p []byte) (int, error) {
+	n := min(len(p), w.left)
+	w.left -= n
+	w.took = append(w.took, p[:n]...)
+	if n < len(p) {
+		return n, errBroken
+	}
+	return n, nil
+}
