@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -39,48 +38,6 @@ func TestTwoGetsOfOneThingMakeOneFile(t *testing.T) {
 	if entries, _ := os.ReadDir(dir); len(entries) != 2 {
 		t.Errorf("the directory holds %v, want the file and the directory", entries)
 	}
-}
-
-func TestFullDiskKeepsWhatHasCome(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("a small file system of its own needs root")
-	}
-	small := t.TempDir()
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", small).CombinedOutput(); err != nil {
-		t.Skipf("mounting is not allowed here: %v: %s", err, out)
-	}
-	t.Cleanup(func() { exec.Command("umount", small).Run() })
-	sharer, _ := startPeer(t, node.Config{NoDHT: true})
-	getter, _ := startPeer(t, node.Config{NoDHT: true})
-	data := randomBytes(6<<20, "film")
-	link := sharer.lib.Link(sharer.add(t, sharer.write(t, "film.mkv", data), AddOptions{})).String()
-
-	ballast := filepath.Join(small, "ballast")
-	if err := os.WriteFile(ballast, make([]byte, 4<<20), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := getter.get(t, link, GetOptions{Dir: small, NoServe: true}); !errors.Is(err, ErrNoSpace) {
-		t.Fatalf("Get onto a disk too full = %v, want ErrNoSpace", err)
-	}
-	// The disk fills up in the middle: what has come stays.
-	os.Truncate(ballast, 0)
-	var once sync.Once
-	_, err := getter.get(t, link, GetOptions{Dir: small, NoServe: true, Progress: func(p Progress) {
-		if p.Phase == PhaseFetching {
-			once.Do(func() { os.WriteFile(ballast, make([]byte, 4<<20), 0o644) })
-		}
-	}})
-	if !errors.Is(err, ErrNoSpace) {
-		t.Fatalf("Get while the disk fills up = %v, want ErrNoSpace", err)
-	}
-	if len(partials(t, small)) == 0 {
-		t.Error("no partial file is left")
-	}
-	os.Remove(ballast)
-	if _, err := getter.get(t, link, GetOptions{Dir: small, NoServe: true}); err != nil {
-		t.Fatalf("Get after there is room again: %v", err)
-	}
-	mustBe(t, filepath.Join(small, "film.mkv"), data)
 }
 
 func TestServerSurvivesHostileGetters(t *testing.T) {

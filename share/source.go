@@ -80,12 +80,16 @@ func (l *Library) openRemote(ctx context.Context, p peer.ID) (*remote, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newRemote(p, s), nil
+}
+
+func newRemote(p peer.ID, s network.Stream) *remote {
 	r := &remote{id: p, how: node.ViaStream(s), stream: s, done: make(chan struct{}), pending: map[uint32]*request{}}
 	go func() { // ended and waited for by close
 		defer close(r.done)
 		r.fail(r.read())
 	}()
-	return r, nil
+	return r
 }
 
 func (r *remote) peer() peer.ID { return r.id }
