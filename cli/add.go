@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"path/filepath"
+	"unicode/utf8"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/p2pshare/p2pshare/cli/control"
@@ -103,6 +104,9 @@ func (f *addFlags) requests(cmd *cobra.Command, paths []string) ([]control.AddRe
 	for _, path := range paths {
 		if path == "" {
 			return nil, usageOf(cmd, "an empty PATH")
+		}
+		if !utf8.ValidString(path) {
+			return nil, usageOf(cmd, "%s is not UTF-8, and no name can be", share.Escape(path)).WithHint("rename it, or share the directory without it")
 		}
 		abs, err := filepath.Abs(path)
 		if err != nil {

@@ -172,6 +172,9 @@ func (n *Node) isBootstrap(p peer.ID) bool {
 	return slices.ContainsFunc(n.cfg.Bootstrap, func(b peer.AddrInfo) bool { return b.ID == p })
 }
 
+// BootstrapPeers is how many bootstrap peers this peer was told of.
+func (n *Node) BootstrapPeers() int { return len(n.cfg.Bootstrap) }
+
 func (n *Node) connectedBootstrap() int {
 	connected := 0
 	for _, p := range n.cfg.Bootstrap {

@@ -23,6 +23,17 @@ const (
 	lockFile   = "lock"   // locked while a Home is open; see writePID
 )
 
+// IsHome reports whether dir is a home directory, this peer's or another's: it
+// has the files that every home has. What is in one is nobody else's business.
+func IsHome(dir string) bool {
+	for _, name := range []string{formatFile, identityFile} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
 // ErrHomeLocked is matched by *HomeLockedError.
 var ErrHomeLocked = errors.New("home is in use")
 

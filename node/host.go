@@ -230,7 +230,7 @@ func (n *Node) listen() error {
 			if isQUIC(a) && slices.ContainsFunc(n.cfg.Listen[:i], a.Equal) {
 				continue
 			}
-			if err := n.host.Network().Listen(a); err != nil {
+			if err := errors.Join(taken(a), n.host.Network().Listen(a)); err != nil {
 				errs = append(errs, &ListenError{Addr: a, Err: err})
 			}
 		}
@@ -252,6 +252,21 @@ func (n *Node) listen() error {
 		return &ListenError{Addr: defaultListen(port)[0], Err: err}
 	}
 	return nil
+}
+
+// taken returns an error when another process listens on a TCP address. libp2p
+// sets SO_REUSEPORT, with which the system would let two peers of one user share
+// a port, and their callers reach now the one and now the other.
+func taken(a ma.Multiaddr) error {
+	network, address, err := manet.DialArgs(a)
+	if err != nil || !strings.HasPrefix(network, "tcp") {
+		return nil // listening itself will tell
+	}
+	l, err := net.Listen(network, address)
+	if err != nil {
+		return err
+	}
+	return l.Close()
 }
 
 func isQUIC(a ma.Multiaddr) bool {

@@ -295,6 +295,19 @@ func TestListenNamesTheAddressThatIsTaken(t *testing.T) {
 	}
 }
 
+func TestTwoPeersCantShareAPort(t *testing.T) {
+	addr := loopback(port(t))
+	start(t, Config{Listen: addr, NoDHT: true})
+	second, err := New(t.Context(), Config{Listen: addr, NoDHT: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	if err := second.Run(t.Context()); !errors.Is(err, ErrListen) {
+		t.Errorf("a second peer on %s: Run = %v, want ErrListen", addr[0], err)
+	}
+}
+
 func TestNewLeavesNothingBehindWhenItFails(t *testing.T) {
 	dir := t.TempDir()
 	first, err := New(t.Context(), Config{Dir: dir, Offline: true})

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/p2pshare/p2pshare/node"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -153,17 +154,27 @@ func (a *adding) refuseHome() error {
 			}
 		}
 	}
-	real, err := filepath.EvalSymlinks(a.path)
+	inside, err := insideHome(a.path, a.isOwn)
+	if err == nil && inside {
+		err = fmt.Errorf("it belongs to a home of p2pshare: %w", ErrNotShareable)
+	}
+	return err
+}
+
+// insideHome reports whether an existing path is a home of p2pshare, or lies in
+// one, by whatever way it is named: one that isOwn knows, or any other.
+func insideHome(path string, isOwn func(fileIdentity) bool) (bool, error) {
+	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
-		return err
+		return false, err
 	}
 	for {
-		if id, err := identifyPath(real); err == nil && a.isOwn(id) {
-			return fmt.Errorf("it belongs to the home of p2pshare: %w", ErrNotShareable)
+		if id, err := identifyPath(real); err == nil && isOwn(id) || node.IsHome(real) {
+			return true, nil
 		}
 		parent := filepath.Dir(real)
 		if parent == real {
-			return nil
+			return false, nil
 		}
 		real = parent
 	}
@@ -321,7 +332,10 @@ func (a *adding) dir(ctx context.Context, s *Share) error {
 
 func (a *adding) walkTree(ctx context.Context, root *os.Root, jobs, ordered chan<- treeJob) error {
 	w := &walker{
-		root: root, hidden: a.options.Hidden, skip: a.isOwn, warn: a.warnf,
+		root: root, hidden: a.options.Hidden,
+		skip: func(local string, id fileIdentity) bool {
+			return a.isOwn(id) || node.IsHome(filepath.Join(a.path, filepath.FromSlash(local)))
+		}, warn: a.warnf,
 		visit: func(e walked) error {
 			j := treeJob{e, make(chan treeResult, 1)}
 			if e.dir {

@@ -305,19 +305,22 @@ func TestRemoteThatStallsIsGivenUp(t *testing.T) {
 }
 
 func TestRemoteMayBeSilentWhenItOwesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ours, theirs := newPipe()
-		r := newRemote("other", ours)
-		defer r.close()
-		time.Sleep(time.Hour) // fake: nothing is waited for
-		go func() {
-			tag, _ := readRequest(t, theirs)
-			theirs.Write(frame(frameSize, tag, be64(7)))
-		}()
-		if size, err := r.size(t.Context(), content.Root(nil)); size != 7 || err != nil {
-			t.Errorf("size after an hour = %d, %v, want 7", size, err)
-		}
-	})
+	for _, idle := range []time.Duration{time.Second, answerStall - time.Second, answerStall, time.Hour, time.Hour + time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			ours, theirs := newPipe()
+			r := newRemote("other", ours)
+			defer r.close()
+			time.Sleep(idle) // fake: nothing is waited for
+			go func() {
+				tag, _ := readRequest(t, theirs)
+				time.Sleep(answerStall - time.Second) // fake: slow, but in time
+				theirs.Write(frame(frameSize, tag, be64(7)))
+			}()
+			if size, err := r.size(t.Context(), content.Root(nil)); size != 7 || err != nil {
+				t.Errorf("size after %s = %d, %v, want 7", idle, size, err)
+			}
+		})
+	}
 }
 
 func TestRemoteMustEndWhatWasCancelled(t *testing.T) {

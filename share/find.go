@@ -334,11 +334,32 @@ func (s *search) verdict(w What) error {
 	case w.Prefix != "" && len(s.newest) > 0:
 		return fmt.Errorf("%s: %d contents have this name, and no ID begins so: %w", what, len(s.newest), ErrNotFound)
 	case !r.dht && r.asked == 0:
-		return fmt.Errorf("%s: nobody to ask, no peer of the DHT can be reached: %w", what, ErrNotFound)
+		return fmt.Errorf("%s: nobody to ask, %s: %w", what, s.library.noDHT(), ErrNotFound)
 	case !r.dht:
-		return fmt.Errorf("%s: asked %d peers, and no DHT: %w", what, r.asked, ErrNotFound)
+		return fmt.Errorf("%s: asked %s, and no DHT: %w", what, count(r.asked, "peer"), ErrNotFound)
 	}
-	return fmt.Errorf("%s: asked the DHT (%d peers connected), %d providers named: %w", what, r.dhtPeers, r.announced, ErrNotFound)
+	return fmt.Errorf("%s: asked the DHT (%s connected), %s named: %w",
+		what, count(r.dhtPeers, "peer"), count(r.announced, "provider"), ErrNotFound)
+}
+
+// noDHT says why no DHT was asked.
+func (l *Library) noDHT() string {
+	switch n := l.node.BootstrapPeers(); n {
+	case 0:
+		return "no bootstrap peer is known"
+	case 1:
+		return "the bootstrap peer does not answer"
+	default:
+		return fmt.Sprintf("none of %d bootstrap peers answers", n)
+	}
+}
+
+// count is a number of things in words.
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // askMeta sends one request to p and calls fn with each manifest of the

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -382,12 +383,26 @@ func (g *getting) place(name Name, id content.ID) (root *os.Root, base, target s
 	if err != nil {
 		return nil, "", "", fmt.Errorf("save in %s: %w", Escape(dir), err)
 	}
+	if inside, err := insideHome(dir, g.library.home.sameFile); err == nil && inside {
+		root.Close()
+		return nil, "", "", fmt.Errorf("%s: nothing is saved in a home of p2pshare: %w", Escape(dir), ErrRefused)
+	}
 	return root, base, filepath.Join(dir, base), nil
 }
 
 // file gets a file.
 func (g *getting) file(ctx context.Context, c Candidate) (Got, error) {
 	got := Got{Name: c.Name, ID: c.ID, Kind: KindFile, Files: 1}
+	if g.options.Output == nil {
+		device, err := openDevice(g.options.Target)
+		if err != nil {
+			return got, err
+		}
+		if device != nil {
+			defer device.Close()
+			g.options.Output = device
+		}
+	}
 	if g.options.Output != nil {
 		out := &ordered{out: g.options.Output}
 		f := &fetch{crowd: g.crowd, meter: g.meter, id: c.ID, size: -1, sink: out, window: orderedWindow}
@@ -414,6 +429,19 @@ func (g *getting) file(ctx context.Context, c Candidate) (Got, error) {
 		return got, g.keep(c, share, 0, []hashedFile{s.hashed(target)})
 	}
 	return got, nil
+}
+
+// openDevice opens a target that is no place for a file, but takes bytes: a
+// device or a FIFO. For any other it returns nil.
+func openDevice(target string) (*os.File, error) {
+	if target == "" {
+		return nil, nil
+	}
+	info, err := os.Stat(target)
+	if err != nil || info.Mode()&(fs.ModeDevice|fs.ModeNamedPipe) == 0 {
+		return nil, nil
+	}
+	return os.OpenFile(target, os.O_WRONLY, 0)
 }
 
 // serves says whether what is got is shared on from here.

@@ -98,3 +98,48 @@ func TestServerSurvivesHostileGetters(t *testing.T) {
 	}
 	mustBe(t, filepath.Join(honest.dir, "film.mkv"), data)
 }
+
+func TestHomesAreNeitherSharedNorSavedInto(t *testing.T) {
+	sharer, _ := startPeer(t, node.Config{NoDHT: true})
+	getter, _ := startPeer(t, node.Config{NoDHT: true})
+	// The home of somebody else, in the middle of what is shared.
+	other, err := node.New(t.Context(), node.Config{Dir: filepath.Join(sharer.dir, "album", "other"), Offline: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.Close()
+	sharer.write(t, "album/a.txt", []byte("a"))
+	s := sharer.add(t, filepath.Join(sharer.dir, "album"), AddOptions{})
+	got, err := getter.get(t, sharer.lib.Link(s).String(), GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tree := readTree(t, got.Path); len(tree) != 1 || tree["a.txt"] != "a" {
+		t.Errorf("shared with somebody's home inside: %v", tree)
+	}
+	key := filepath.Join(sharer.dir, "album", "other", "identity.key")
+	if _, err := sharer.lib.Add(t.Context(), key, AddOptions{}); !errors.Is(err, ErrNotShareable) {
+		t.Errorf("Add of somebody's key = %v, want ErrNotShareable", err)
+	}
+	catalog := filepath.Join(getter.Dir(), "catalog.db")
+	_, err = getter.get(t, sharer.lib.Link(s).String(), GetOptions{Path: "a.txt", Target: catalog, Force: true})
+	if !errors.Is(err, ErrRefused) {
+		t.Errorf("Get over the own catalog = %v, want ErrRefused", err)
+	}
+}
+
+func TestGetToADeviceLeavesItADevice(t *testing.T) {
+	if _, err := os.Stat("/dev/null"); err != nil {
+		t.Skip("there is no /dev/null here")
+	}
+	sharer, _ := startPeer(t, node.Config{NoDHT: true})
+	getter, _ := startPeer(t, node.Config{NoDHT: true})
+	s := sharer.add(t, sharer.write(t, "a.txt", randomBytes(300_000, "a")), AddOptions{})
+	got, err := getter.get(t, sharer.lib.Link(s).String(), GetOptions{Target: "/dev/null", Force: true})
+	if err != nil || got.BytesFetched != 300_000 {
+		t.Errorf("Get to /dev/null = %+v, %v", got, err)
+	}
+	if info, err := os.Lstat("/dev/null"); err != nil || info.Mode()&os.ModeDevice == 0 {
+		t.Fatalf("/dev/null is now %v, %v", info, err)
+	}
+}

@@ -58,6 +58,9 @@ func (s *saving) compare(ctx context.Context) (same bool, err error) {
 	if info.IsDir() {
 		return false, fmt.Errorf("%s is a directory: %w", Escape(s.name), ErrExists)
 	}
+	if !info.Mode().IsRegular() && info.Mode()&fs.ModeSymlink == 0 {
+		return false, fmt.Errorf("%s is %s: %w", Escape(s.name), describeMode(info.Mode()), ErrExists)
+	}
 	if info.Mode().IsRegular() && (s.size < 0 || s.size == info.Size()) {
 		if same, err = s.holds(ctx, info); same || err != nil {
 			return same, err

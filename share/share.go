@@ -58,7 +58,7 @@ var (
 	// is (*CorruptError). Blame the peer; nothing of it was kept.
 	ErrCorrupt = errors.New("integrity failure")
 	// ErrUnreachable: somebody announced it, and nobody who did can be reached.
-	ErrUnreachable = errors.New("found, but no provider can be reached")
+	ErrUnreachable = errors.New("no provider can be reached")
 	// ErrModified: a file changed while it was hashed or since.
 	ErrModified = errors.New("file was modified")
 	// ErrRefused: this peer or the other one declined.

@@ -61,6 +61,7 @@ type remote struct {
 	mu      sync.Mutex
 	next    uint32              // guarded by mu: the next tag
 	pending map[uint32]*request // guarded by mu
+	since   time.Time           // guarded by mu: when pending was empty last
 	failed  error               // guarded by mu: why the stream is of no use
 }
 
@@ -126,26 +127,36 @@ func (r *remote) read() error {
 }
 
 // await waits for the first byte of a frame, as long as nothing is owed, and
-// sets the deadline for the whole of it.
+// sets the deadline for the whole of it. A request that comes while it waits is
+// given its full time.
 func (r *remote) await(in *bufio.Reader) error {
-	for {
-		if err := r.stream.SetReadDeadline(time.Now().Add(answerStall)); err != nil {
+	for deadline := time.Now().Add(answerStall); ; {
+		if err := r.stream.SetReadDeadline(deadline); err != nil {
 			return err
 		}
 		_, err := in.Peek(1)
 		if err == nil {
 			return r.stream.SetReadDeadline(time.Now().Add(answerStall))
 		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) || r.owed() > 0 {
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		now := time.Now()
+		since, owes := r.owesSince()
+		if deadline = now.Add(answerStall); owes {
+			deadline = since.Add(answerStall)
+		}
+		if !deadline.After(now) {
 			return err
 		}
 	}
 }
 
-func (r *remote) owed() int {
+// owesSince tells whether answers are owed, and for how long at least one was.
+func (r *remote) owesSince() (since time.Time, owes bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.pending)
+	return r.since, len(r.pending) > 0
 }
 
 // deliver hands a frame to its request. Frames for requests that were
@@ -242,6 +253,9 @@ func (r *remote) exchange(ctx context.Context, q dataRequest, onData func(dataAn
 	}
 	tag := r.next
 	r.next++
+	if len(r.pending) == 0 {
+		r.since = time.Now()
+	}
 	r.pending[tag] = p
 	r.mu.Unlock()
 

@@ -34,7 +34,7 @@ type walker struct {
 	root    *os.Root
 	hidden  bool
 	exclude []pattern
-	skip    func(fileIdentity) bool // never share these
+	skip    func(local string, id fileIdentity) bool // never share these
 	warn    func(format string, args ...any)
 	visit   func(walked) error
 }
@@ -124,8 +124,8 @@ func (w *walker) child(base string, e fs.DirEntry, exclude []pattern) (walked, b
 			return walked{}, false
 		}
 	}
-	if w.skip(sysIdentity(info)) {
-		w.warn("left out %s: it belongs to the home of p2pshare", Escape(local))
+	if w.skip(local, sysIdentity(info)) {
+		w.warn("left out %s: it belongs to a home of p2pshare", Escape(local))
 		return walked{}, false
 	}
 	if !info.IsDir() && !info.Mode().IsRegular() {

@@ -33,7 +33,7 @@ func walkDir(t *testing.T, dir string, change func(*walker)) (r walkResult) {
 	defer root.Close()
 	w := &walker{
 		root: root,
-		skip: func(fileIdentity) bool { return false },
+		skip: func(string, fileIdentity) bool { return false },
 		warn: func(format string, args ...any) { r.warnings = append(r.warnings, fmt.Sprintf(format, args...)) },
 		visit: func(e walked) error {
 			name := string(e.path)
@@ -316,7 +316,7 @@ func TestWalkWarnsOfSpecialFiles(t *testing.T) {
 		}
 		defer root.Close()
 		var warned []string
-		w := &walker{root: root, skip: func(fileIdentity) bool { return false }, warn: func(f string, args ...any) { warned = append(warned, fmt.Sprintf(f, args...)) }}
+		w := &walker{root: root, skip: func(string, fileIdentity) bool { return false }, warn: func(f string, args ...any) { warned = append(warned, fmt.Sprintf(f, args...)) }}
 		if _, _, err := w.children(".", nil); err != nil {
 			t.Fatal(err)
 		}
@@ -422,9 +422,9 @@ func TestWalkSkipsTheHome(t *testing.T) {
 	}
 	symlink(t, "home", filepath.Join(dir, "link"))
 	symlink(t, "../home/key", filepath.Join(dir, "z/key"))
-	belongs := ": it belongs to the home of p2pshare"
+	belongs := ": it belongs to a home of p2pshare"
 	got := walkDir(t, dir, func(w *walker) {
-		w.skip = func(id fileIdentity) bool { return id.sameFile(home) || id.sameFile(key) }
+		w.skip = func(_ string, id fileIdentity) bool { return id.sameFile(home) || id.sameFile(key) }
 	})
 	// z is empty, once the key in it is left out.
 	if want := []string{"a", "z/"}; !cmp.Equal(got.entries, want) {
@@ -447,7 +447,7 @@ func TestWalkStopsAtTheVisitorsError(t *testing.T) {
 	stop := errors.New("enough")
 	calls := 0
 	w := &walker{
-		root: root, skip: func(fileIdentity) bool { return false }, warn: t.Errorf,
+		root: root, skip: func(string, fileIdentity) bool { return false }, warn: t.Errorf,
 		visit: func(walked) error { calls++; return stop },
 	}
 	if err := w.walk(); err != stop || calls != 1 {
