@@ -575,3 +575,29 @@ func (w *brokenWriter) Write(p []byte) (int, error) {
 	}
 	return n, nil
 }
+
+// This peer's own copy is a source like others, but what happens to it is no
+// lie: it is not held any more.
+func TestOwnCopyThatChangesIsNotHeld(t *testing.T) {
+	p, _ := startPeer(t, node.Config{})
+	for name, change := range changes {
+		t.Run(name, func(t *testing.T) {
+			data := randomBytes(2*content.GroupSize, name)
+			path := p.write(t, name, data)
+			s := p.add(t, path, AddOptions{})
+			took := 0
+			err := local{p.lib}.span(t.Context(), s.ID, s.Size, content.Span{Count: 2}, func(index int64, got []byte) error {
+				if took++; index > 0 || !bytes.Equal(got, data[:content.GroupSize]) {
+					t.Errorf("group %d came, %d bytes", index, len(got))
+				}
+				return change(path, data)
+			})
+			if errors.Is(err, errors.ErrUnsupported) {
+				t.Skip(err)
+			}
+			if !errors.Is(err, errNotHeld) || took != 1 {
+				t.Errorf("span = %v after %d groups, want %v after one", err, took, errNotHeld)
+			}
+		})
+	}
+}

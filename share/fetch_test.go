@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,7 +32,7 @@ type madeSource struct {
 	data     []byte
 	outboard *content.Outboard
 	notHeld  bool
-	onSpan   func(content.Span)
+	onSpan   func(context.Context) error
 }
 
 func (s *madeSource) peer() peer.ID { return s.id }
@@ -49,12 +50,14 @@ func (s *madeSource) values(_ context.Context, _ content.ID, _ byte, first, coun
 	return s.outboard.Bytes()[32*first:][:32*count], nil
 }
 
-func (s *madeSource) span(_ context.Context, _ content.ID, size int64, span content.Span, fn func(int64, []byte) error) error {
+func (s *madeSource) span(ctx context.Context, _ content.ID, size int64, span content.Span, fn func(int64, []byte) error) error {
 	if s.notHeld {
 		return errNotHeld
 	}
 	if s.onSpan != nil {
-		s.onSpan(span)
+		if err := s.onSpan(ctx); err != nil {
+			return err
+		}
 	}
 	for i := span.First; i < span.End(); i++ {
 		if err := fn(i, s.data[i*content.GroupSize:][:content.GroupLen(size, i)]); err != nil {
@@ -122,8 +125,24 @@ func TestFetchFailsWhenTheLastWriteFails(t *testing.T) {
 			return nil
 		}}
 		result := make(chan error, 1)
+		// The other source owes groups, too, and when all is here it is the first
+		// to end with an error: that it is not needed any more.
+		asked := make(chan struct{})
+		once := sync.OnceFunc(func() { close(asked) })
+		slow := &madeSource{id: "slow", data: data, outboard: o, onSpan: func(ctx context.Context) error {
+			once()
+			<-ctx.Done()
+			return ctx.Err()
+		}}
+		var spans atomic.Int64
+		fast := &madeSource{id: "fast", data: data, outboard: o, onSpan: func(context.Context) error {
+			if spans.Add(1) > 1 { // the first one proves the size
+				<-asked
+			}
+			return nil
+		}}
 		go func() {
-			_, err := newFetch(id, crowdOf(id, &madeSource{id: "a", data: data, outboard: o}), sink).run(t.Context())
+			_, err := newFetch(id, crowdOf(id, fast, slow), sink).run(t.Context())
 			result <- err
 		}()
 		synctest.Wait() // all has arrived, and all but one write are done

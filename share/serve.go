@@ -180,21 +180,18 @@ func (l *Library) serveData(ctx context.Context, s network.Stream) error {
 // so the peer.
 func (d *dataServer) read(ctx context.Context) error {
 	in := bufio.NewReader(d.stream)
-	payload := make([]byte, requestMax)
+	buf := make([]byte, requestMax)
 	for {
 		if err := d.await(in); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err
 		}
-		h, err := readHeader(in, requestMax)
+		h, payload, err := readFrame(in, buf)
 		if err != nil {
 			return err
 		}
-		if _, err := io.ReadFull(in, payload[:h.length]); err != nil {
-			return err
-		}
-		q, err := decodeRequest(h.kind, payload[:h.length])
+		q, err := decodeRequest(h.kind, payload)
 		if err != nil {
 			return err
 		}

@@ -104,19 +104,16 @@ func (r *remote) close() {
 // read takes frames until the stream fails.
 func (r *remote) read() error {
 	in := bufio.NewReaderSize(r.stream, 64<<10)
-	payload := make([]byte, answerMax)
+	buf := make([]byte, answerMax)
 	for {
 		if err := r.await(in); err != nil {
 			return err
 		}
-		h, err := readHeader(in, answerMax)
+		h, payload, err := readFrame(in, buf)
 		if err != nil {
 			return err
 		}
-		if _, err := io.ReadFull(in, payload[:h.length]); err != nil {
-			return err
-		}
-		a, err := decodeAnswer(h.kind, payload[:h.length])
+		a, err := decodeAnswer(h.kind, payload)
 		if err != nil {
 			return err
 		}

@@ -206,6 +206,17 @@ func readHeader(r io.Reader, max int) (frameHeader, error) {
 	return frameHeader{kind: frameType(b[0]), tag: binary.BigEndian.Uint32(b[1:]), length: int(n)}, nil
 }
 
+// readFrame reads a frame whose payload fits into buf, and returns the payload
+// in it.
+func readFrame(r io.Reader, buf []byte) (h frameHeader, payload []byte, err error) {
+	if h, err = readHeader(r, len(buf)); err != nil {
+		return h, nil, err
+	}
+	payload = buf[:h.length]
+	_, err = io.ReadFull(r, payload)
+	return h, payload, err
+}
+
 func appendHeader(b []byte, kind frameType, tag uint32, length int) []byte {
 	b = append(b, byte(kind))
 	b = binary.BigEndian.AppendUint32(b, tag)
