@@ -22,6 +22,10 @@ import (
 func TestGetSaysWhyNobodyAnswers(t *testing.T) {
 	net := startNetwork(t, 2)
 	sharer, getter := net[1], net[2]
+	// Connected before, so that no back-off of an earlier dial is in the way.
+	if err := getter.Connect(t.Context(), sharer.AddrInfo()); err != nil {
+		t.Fatal(err)
+	}
 	nobody := content.Root([]byte("nobody has this"))
 	alone, _ := startPeer(t, node.Config{})
 
