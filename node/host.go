@@ -71,7 +71,7 @@ func (n *Node) newHost() (host.Host, error) {
 		libp2p.ConnectionManager(conns),
 		libp2p.UserAgent(agent),
 		libp2p.DisableMetrics(),
-		libp2p.SwarmOpts(swarm.WithDialTimeout(dialTimeout)),
+		libp2p.SwarmOpts(swarm.WithDialTimeout(dialTimeout), swarm.WithDialRanker(rank)),
 	}
 	opts = append(opts, n.reachOptions()...)
 	h, err := libp2p.New(opts...)

@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -77,9 +78,18 @@ type Config struct {
 	// NoDHT joins neither DHT.
 	NoDHT bool
 
-	// NoMulticast sends no multicast. Today that is NAT port mapping, which
-	// looks for a router by SSDP.
+	// NoMulticast sends and receives no multicast: no local network (lan.go), and
+	// no NAT port mapping, which looks for a router by SSDP. There is none with
+	// Host or Offline either.
 	NoMulticast bool
+
+	// LANPort is the UDP port of the local network's groups; all on a network
+	// that are to see each other must have the same. 0: 42042.
+	LANPort int
+
+	// Alias is what this peer calls itself on the local network, for people. It
+	// is cut to 64 bytes.
+	Alias string
 
 	// Values validates DHT value records by their first path component, as
 	// "p2pshare" in /p2pshare/…. Nil: no value is stored or believed.
@@ -104,7 +114,11 @@ type Node struct {
 	home *Home // nil without Dir
 	key  crypto.PrivKey
 	host host.Host
-	dht  *routing // nil with NoDHT or Offline
+	dht  *routing                 // nil with NoDHT or Offline
+	lan  atomic.Pointer[localNet] // nil until Run has opened it, and where there is none
+
+	lanErr atomic.Pointer[error]                   // why it could not be opened
+	match  func(asker peer.ID, prefix []byte) bool // see HandleWant; may be nil
 
 	listening chan struct{} // closed once the listeners are open
 	changed   chan struct{} // capacity 1: coalesced "announce again" signals
@@ -135,6 +149,7 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 			n.Close()
 		}
 	}()
+	n.cfg.Alias = cutAlias(cfg.Alias)
 	n.streams.init()
 	n.entry.init(len(cfg.Bootstrap))
 
@@ -183,8 +198,12 @@ func (n *Node) Run(ctx context.Context) error {
 			return err
 		}
 	}
+	l := n.openLAN()
 	close(n.listening)
 	g, ctx := errgroup.WithContext(ctx)
+	if l != nil {
+		g.Go(func() error { return l.run(ctx) })
+	}
 	if n.dht != nil {
 		g.Go(func() error { return n.dht.run(ctx) })
 	}
@@ -201,6 +220,22 @@ func (n *Node) Run(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// openLAN opens the local network where there is to be one. A peer does without
+// it when the sockets can't be had: LANStatus says why.
+func (n *Node) openLAN() *localNet {
+	if n.cfg.NoMulticast || n.cfg.Offline || n.cfg.Host != nil {
+		return nil
+	}
+	l, err := newLocalNet(n)
+	if err != nil {
+		n.log.Warn("no local network", "err", err)
+		n.lanErr.Store(&err)
+		return nil
+	}
+	n.lan.Store(l)
+	return l
 }
 
 // addrSettle is how long own addresses must rest before Changed signals:

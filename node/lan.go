@@ -1,0 +1,414 @@
+package node
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	mathrand "math/rand/v2"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+	"github.com/p2pshare/p2pshare/node/internal/lan"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// hereEvery is how often a peer says that it is still here, give or take a
+	// tenth: three in a row are rarely lost, and a packet every ten seconds would
+	// keep radios awake.
+	hereEvery = 30 * time.Second
+	// hereSoon is how long a change of what is offered waits for others, and
+	// hereGap the least time between two datagrams because of changes.
+	hereSoon = 200 * time.Millisecond
+	hereGap  = 5 * time.Second
+	// nonceBucket is how long one nonce is asked for. An echo of it, or of the one
+	// before, is fresh.
+	nonceBucket = 10 * time.Second
+	// peerstoreAge is how long the host keeps a neighbor's addresses for dials.
+	peerstoreAge = neighborAge + time.Minute
+	// answerAgain is how soon one sender is answered again: it sends a hello on
+	// every interface and in both families.
+	answerAgain = 100 * time.Millisecond
+)
+
+// helloAt are the moments of a peer's hellos, from its start: datagrams get
+// lost.
+var helloAt = []time.Duration{0, 300 * time.Millisecond, time.Second}
+
+// localNet is this peer's place on its local networks.
+type localNet struct {
+	node   *Node
+	beacon *lan.Beacon
+	boot   int64
+	count  atomic.Int64 // of datagrams sent
+	rev    atomic.Int64
+	secret [sha256.Size]byte
+	poke   chan lanPoke // capacity 8: what to say soon; one too many is dropped
+	limits lanLimits
+	echoes echoes
+
+	mu        sync.Mutex
+	neighbors *neighbors            // guarded by mu
+	answered  map[peer.ID]time.Time // guarded by mu: unknown senders, lately
+	wants     map[*want]struct{}    // guarded by mu
+	change    chan struct{}         // guarded by mu: closed and replaced when neighbors change
+}
+
+// lanPoke asks the announcing loop to say something.
+type lanPoke int
+
+const (
+	pokeHello lanPoke = iota
+	pokeHere
+)
+
+// newLocalNet opens the sockets, once the host listens.
+func newLocalNet(n *Node) (*localNet, error) {
+	l := &localNet{
+		node: n, boot: time.Now().UnixMilli(), poke: make(chan lanPoke, 8),
+		neighbors: newNeighbors(), answered: map[peer.ID]time.Time{},
+		wants: map[*want]struct{}{}, change: make(chan struct{}),
+	}
+	l.limits.init(time.Now())
+	if _, err := rand.Read(l.secret[:]); err != nil {
+		return nil, err
+	}
+	var err error
+	l.beacon, err = lan.Open(lan.Config{Port: n.cfg.LANPort, Usable: l.listensOn})
+	return l, err
+}
+
+// listensOn reports whether this peer listens on an address of this host.
+func (l *localNet) listensOn(a netip.Addr) bool {
+	return slices.ContainsFunc(l.node.host.Network().ListenAddresses(), func(m ma.Multiaddr) bool {
+		on, ok := ipOf(m)
+		return ok && on.Is4() == a.Is4() && (on == a.WithZone("") || on.IsUnspecified())
+	})
+}
+
+// ipOf is the IP address that a multiaddr begins with.
+func ipOf(a ma.Multiaddr) (netip.Addr, bool) {
+	ip, err := manet.ToIP(a)
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	addr, ok := netip.AddrFromSlice(ip)
+	return addr.Unmap(), ok
+}
+
+// run listens and announces until ctx ends, and then says goodbye.
+func (l *localNet) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return l.beacon.Run(ctx, l.receive) })
+	g.Go(func() error {
+		l.announce(ctx)
+		return nil
+	})
+	err := g.Wait()
+	if l.announces() {
+		l.say(presence{Type: presenceBye})
+	}
+	return errors.Join(err, l.beacon.Close())
+}
+
+// announces reports whether this peer tells others that it is there.
+func (l *localNet) announces() bool { return l.node.cfg.Role != RoleVisitor }
+
+// announce says hello, and from then on that this peer is here, until ctx ends.
+func (l *localNet) announce(ctx context.Context) {
+	hellos := 0 // how many of the burst were said
+	next := time.NewTimer(0)
+	if !l.announces() {
+		hellos = len(helloAt)
+		next.Stop()
+	}
+	expire := time.NewTicker(neighborAge / 20)
+	defer next.Stop()
+	defer expire.Stop()
+	said := time.Now()
+	begin := func() {
+		hellos = 0
+		next.Reset(0)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-expire.C:
+			l.expire(time.Now())
+		case <-l.beacon.Changed():
+			begin()
+		case p := <-l.poke:
+			switch {
+			case p == pokeHello:
+				begin()
+			case hellos == len(helloAt) && l.announces():
+				next.Reset(max(hereSoon, hereGap-time.Since(said)))
+			}
+		case <-next.C:
+			said = time.Now()
+			if hellos == len(helloAt) {
+				l.say(presence{Type: presenceHere})
+			} else {
+				l.say(presence{Type: presenceHello, Ask: l.nonce(said)})
+				hellos++
+			}
+			switch {
+			case hellos < len(helloAt):
+				next.Reset(helloAt[hellos] - helloAt[hellos-1])
+			case l.announces():
+				next.Reset(hereEvery*9/10 + mathrand.N(hereEvery/5))
+			}
+		}
+	}
+}
+
+// say multicasts p on every link, with the addresses that are good there.
+func (l *localNet) say(p presence) {
+	err := l.beacon.Multicast(func(link lan.Link) []byte { return l.seal(p, link) })
+	if err != nil {
+		l.node.log.Debug("multicast", "type", p.Type, "err", err)
+	}
+}
+
+// tell sends p to one address on link.
+func (l *localNet) tell(p presence, to netip.AddrPort, link lan.Link) {
+	data := l.seal(p, link)
+	if data == nil {
+		return
+	}
+	if err := l.beacon.Send(data, to); err != nil {
+		l.node.log.Debug("answer on the local network", "type", p.Type, "to", to, "err", err)
+	}
+}
+
+// seal completes and signs p for a link.
+func (l *localNet) seal(p presence, link lan.Link) []byte {
+	p.Boot, p.N, p.Time, p.Rev = l.boot, l.count.Add(1), time.Now(), l.rev.Load()
+	if l.announces() {
+		p.Alias = l.node.cfg.Alias
+		p.Addrs = l.addrsOn(link)
+	}
+	data, err := p.seal(l.node.key)
+	if err != nil {
+		l.node.log.Warn("sign a datagram", "err", err)
+		return nil
+	}
+	return data
+}
+
+// addrsOn are the addresses at which others on a link can dial this peer.
+func (l *localNet) addrsOn(link lan.Link) []ma.Multiaddr {
+	var addrs []ma.Multiaddr
+	for _, m := range l.node.host.Network().ListenAddresses() {
+		on, ok := ipOf(m)
+		if !ok {
+			continue
+		}
+		for _, p := range link.Prefixes {
+			ip := p.Addr()
+			if ip.Is4() != on.Is4() || !on.IsUnspecified() && on != ip || ip.Is6() && ip.IsLinkLocalUnicast() {
+				continue // libp2p dials no link-local address
+			}
+			addrs = append(addrs, withIP(m, ip))
+		}
+	}
+	slices.SortStableFunc(addrs, func(a, b ma.Multiaddr) int { return dialClass(a) - dialClass(b) })
+	return addrs
+}
+
+// withIP is m with another IP address.
+func withIP(m ma.Multiaddr, ip netip.Addr) ma.Multiaddr {
+	host, err := manet.FromIP(ip.AsSlice())
+	if err != nil {
+		return m
+	}
+	_, rest := ma.SplitFirst(m)
+	return host.Encapsulate(rest)
+}
+
+// addrsOf are the addresses that a datagram brings and that are on its link.
+func addrsOf(p presence, d lan.Datagram) []ma.Multiaddr {
+	var addrs []ma.Multiaddr
+	source := d.From.Addr().WithZone("")
+	for _, m := range p.Addrs {
+		ip, ok := ipOf(m)
+		if !ok || dialClass(m) == classOther || relayed(m) {
+			continue
+		}
+		if ip.IsUnspecified() && ip.Is4() == source.Is4() {
+			m, ip = withIP(m, source), source
+		}
+		if ip.IsLinkLocalUnicast() && ip.Is6() || !d.Link.OnLink(ip) {
+			continue
+		}
+		addrs = append(addrs, m)
+	}
+	return addrs
+}
+
+// receive takes a datagram.
+func (l *localNet) receive(d lan.Datagram) {
+	now := time.Now()
+	l.mu.Lock()
+	known := l.neighbors.byIP[d.From.Addr()] > 0
+	l.mu.Unlock()
+	if !l.limits.admit(d.From.Addr(), known, now) {
+		return
+	}
+	sender, p, err := openPresence(d.Data, l.node.ID())
+	if errors.Is(err, errOwn) {
+		l.echoes.note(d)
+	}
+	if err != nil {
+		return
+	}
+	h := heard{sender: sender, presence: p, from: d.From, link: d.Link.Name, addrs: addrsOf(p, d),
+		proven: l.fresh(p.Echo, now)}
+	l.mu.Lock()
+	what := l.neighbors.hear(h, now)
+	if what >= heardChange {
+		close(l.change)
+		l.change = make(chan struct{})
+	}
+	l.mu.Unlock()
+	l.note(what, h)
+	if what == heardNothing || what == heardLeft {
+		return
+	}
+	if p.Type == presenceHave && h.proven {
+		l.deliver(h)
+	}
+	l.answer(what, h, d, now)
+}
+
+// note makes what was heard of a neighbor known to the host, and to whoever
+// reads the log.
+func (l *localNet) note(what hearing, h heard) {
+	if len(h.addrs) > 0 && (what >= heardAgain && what != heardLeft) {
+		l.node.host.Peerstore().AddAddrs(h.sender, h.addrs, peerstoreAge)
+	}
+	switch what {
+	case heardNew:
+		l.node.log.Info("neighbor joined", "peer", h.sender, "link", h.link)
+	case heardLeft:
+		l.node.log.Info("neighbor left", "peer", h.sender)
+	}
+}
+
+// answer says what a datagram calls for: that this peer is here, to one who has
+// just come; what it has, to one who asks; and an echo, to one who asks by
+// unicast for it. A sender that is not known is asked for one too.
+func (l *localNet) answer(what hearing, h heard, d lan.Datagram, now time.Time) {
+	unknown := what == heardUnknown
+	reply := presence{Type: presenceHere, Echo: h.Ask}
+	switch {
+	case h.Type == presenceHave || h.Type == presenceBye:
+		if unknown || h.Ask == "" || d.Group {
+			return
+		}
+	case h.Type == presenceWant:
+		if reply.Want = l.matches(h); len(reply.Want) > 0 {
+			reply.Type = presenceHave
+			break
+		}
+		return
+	case d.Group && !unknown && len(h.Addrs) > 0:
+		return // we know each other
+	case !d.Group && h.Ask == "":
+		return
+	}
+	if !l.announces() && reply.Type != presenceHave && len(h.Addrs) == 0 {
+		return // neither is anybody's neighbor
+	}
+	if unknown && !l.mayAnswer(h, now) {
+		return
+	}
+	if unknown && len(h.Addrs) > 0 {
+		reply.Ask = l.nonce(now)
+	}
+	l.tell(reply, d.From, d.Link)
+}
+
+// mayAnswer bounds the answers to those who have not proved to be there, and
+// whom a forged source would make us send to.
+func (l *localNet) mayAnswer(h heard, now time.Time) bool {
+	if !l.limits.admitAnswer(h.from.Addr(), now) {
+		return false
+	}
+	if h.Type == presenceWant {
+		return true // it is asked anew each time
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now.Sub(l.answered[h.sender]) < answerAgain {
+		return false
+	}
+	if len(l.answered) >= neighborsMax {
+		clear(l.answered)
+	}
+	l.answered[h.sender] = now
+	return true
+}
+
+// expire forgets neighbors that were not heard for long.
+func (l *localNet) expire(now time.Time) {
+	l.mu.Lock()
+	gone := l.neighbors.expire(now)
+	if len(gone) > 0 {
+		close(l.change)
+		l.change = make(chan struct{})
+	}
+	l.mu.Unlock()
+	for _, p := range gone {
+		l.node.log.Info("neighbor left", "peer", p)
+	}
+}
+
+// nonce is what others are asked to echo now. It is not kept, but made again to
+// check an echo: a flood of strangers can't fill any memory.
+func (l *localNet) nonce(now time.Time) string { return l.nonceAt(now.UnixNano() / int64(nonceBucket)) }
+
+func (l *localNet) nonceAt(bucket int64) string {
+	mac := hmac.New(sha256.New, l.secret[:])
+	mac.Write(binary.BigEndian.AppendUint64(nil, uint64(bucket)))
+	return hex.EncodeToString(mac.Sum(nil)[:8])
+}
+
+// fresh reports whether echo is a nonce of the last ten to twenty seconds.
+func (l *localNet) fresh(echo string, now time.Time) bool {
+	if echo == "" {
+		return false
+	}
+	bucket := now.UnixNano() / int64(nonceBucket)
+	return hmac.Equal([]byte(echo), []byte(l.nonceAt(bucket))) || hmac.Equal([]byte(echo), []byte(l.nonceAt(bucket-1)))
+}
+
+// LANChanged tells the neighbors, soon, that what this peer offers has changed.
+func (n *Node) LANChanged() {
+	if l := n.lanNow(); l != nil {
+		l.rev.Add(1)
+		l.prod(pokeHere)
+	}
+}
+
+// prod asks the announcing loop to say something.
+func (l *localNet) prod(p lanPoke) {
+	select {
+	case l.poke <- p:
+	default: // as much waits already
+	}
+}
+
+// lanNow is the local network, nil before it is open and where there is none.
+func (n *Node) lanNow() *localNet { return n.lan.Load() }

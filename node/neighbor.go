@@ -1,0 +1,327 @@
+package node
+
+import (
+	"context"
+	"iter"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// Neighbor is a peer heard on the local network that has proved to be there.
+type Neighbor struct {
+	ID    peer.ID
+	Alias string // what it calls itself: hostile text, at most 64 bytes
+	// Addrs are where it can be dialled on the networks on which it was heard.
+	Addrs []ma.Multiaddr
+	Links []string // the interfaces of this host that it was heard on
+	// Rev changes when what it offers does.
+	Rev         int64
+	First, Seen time.Time
+	// Clock is how far its clock is ahead of ours, to the second.
+	Clock time.Duration
+}
+
+const (
+	// neighborsMax bounds the table.
+	neighborsMax = 512
+	// neighborsPerIP bounds how many identities one address can fill it with.
+	neighborsPerIP = 64
+	// neighborAge is after what silence a neighbor is gone: three times it was
+	// not heard.
+	neighborAge = 3*hereEvery + hereEvery/3
+	// neighborAddrsMax bounds the addresses of one.
+	neighborAddrsMax = 16
+)
+
+// Neighbors are the peers on the local networks, ordered by ID. A visitor knows
+// those that have answered it.
+func (n *Node) Neighbors() []Neighbor {
+	l := n.lanNow()
+	if l == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(l.neighbors.all())
+}
+
+// WatchNeighbors yields Neighbors now and after each change, until ctx ends or
+// the caller breaks off. Changes that come while the caller is busy are merged.
+// Without a local network it yields nothing.
+func (n *Node) WatchNeighbors(ctx context.Context) iter.Seq[[]Neighbor] {
+	return func(yield func([]Neighbor) bool) {
+		l := n.lanNow()
+		for l != nil {
+			l.mu.Lock()
+			all, change := slices.Collect(l.neighbors.all()), l.change
+			l.mu.Unlock()
+			if !yield(all) {
+				return
+			}
+			select {
+			case <-change:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// Greet says hello to the local networks, so that whoever is there answers, and
+// those who have answered are Neighbors: within milliseconds, mostly. A peer
+// that stays has done so at its start.
+func (n *Node) Greet() {
+	if l := n.lanNow(); l != nil {
+		l.prod(pokeHello)
+	}
+}
+
+// neighbors is the table of who is on the local network. It decides, and does
+// nothing: whoever uses it holds a lock.
+type neighbors struct {
+	byID map[peer.ID]*neighbor
+	byIP map[netip.Addr]int // how many were last heard from an address; no zero entries
+	// gone remembers what was heard of those who left, for as long as an echo of
+	// theirs is fresh: a recorded one must not bring them back.
+	gone map[peer.ID]departed
+}
+
+type departed struct {
+	boot   int64
+	window window
+	at     time.Time
+}
+
+type neighbor struct {
+	Neighbor
+	boot   int64
+	window window
+	from   netip.AddrPort       // where it was last heard from: its own socket
+	addrs  map[string]heardAddr // by multiaddr
+	links  map[string]time.Time // when last heard on each
+	useful time.Time            // when it last had what was asked for
+}
+
+type heardAddr struct {
+	addr ma.Multiaddr
+	seen time.Time
+}
+
+// heard is a datagram as the table takes it.
+type heard struct {
+	sender peer.ID
+	presence
+	from   netip.AddrPort
+	link   string
+	addrs  []ma.Multiaddr // of presence's those that are on the link
+	proven bool           // it echoes a fresh nonce of ours
+}
+
+// hearing is what the table makes of a datagram.
+type hearing int
+
+const (
+	heardNothing hearing = iota // it counts for nothing: stale, or seen before
+	heardUnknown                // its sender must prove that it is there
+	heardAgain                  // a neighbor, as it was
+	heardChange                 // a neighbor that has changed
+	heardNew                    // a new neighbor
+	heardLeft                   // a neighbor that has left
+)
+
+func newNeighbors() *neighbors {
+	return &neighbors{byID: map[peer.ID]*neighbor{}, byIP: map[netip.Addr]int{}, gone: map[peer.ID]departed{}}
+}
+
+// hear takes a datagram whose signature is good, and changes the table only for
+// one that is new and of a sender known to be there.
+func (t *neighbors) hear(h heard, now time.Time) hearing {
+	k := t.byID[h.sender]
+	known := k != nil && k.boot == h.Boot
+	switch {
+	case known && !k.window.accept(h.N):
+		return heardNothing
+	case !known && (h.Type == presenceBye || t.recorded(h)):
+		return heardNothing
+	case h.Type == presenceBye:
+		t.remove(k, now)
+		return heardLeft
+	case !known && !h.proven:
+		return heardUnknown
+	case len(h.Addrs) == 0:
+		return heardAgain // it only asks, or answers
+	}
+	change := heardAgain
+	if !known {
+		if k != nil {
+			t.remove(k, now)
+		}
+		t.makeRoom(h.from.Addr(), now)
+		k = &neighbor{Neighbor: Neighbor{ID: h.sender, First: now}, boot: h.Boot,
+			addrs: map[string]heardAddr{}, links: map[string]time.Time{}}
+		k.window.accept(h.N)
+		t.byID[h.sender] = k
+		t.byIP[h.from.Addr()]++
+		change = heardNew
+	} else {
+		t.move(k, h.from)
+	}
+	k.from = h.from
+	if k.update(h, now) && change == heardAgain {
+		change = heardChange
+	}
+	return change
+}
+
+// update takes over what a datagram says, and reports whether it is news.
+func (k *neighbor) update(h heard, now time.Time) (news bool) {
+	news = k.Alias != h.Alias || k.Rev != h.Rev
+	k.Alias, k.Rev, k.Seen = h.Alias, h.Rev, now
+	if !h.Time.IsZero() {
+		k.Clock = h.Time.Sub(now).Round(time.Second)
+	}
+	if h.Type == presenceHave {
+		k.useful = now
+	}
+	for _, a := range h.addrs {
+		_, had := k.addrs[a.String()]
+		if !had && len(k.addrs) >= neighborAddrsMax {
+			continue
+		}
+		k.addrs[a.String()] = heardAddr{a, now}
+		news = news || !had
+	}
+	if _, had := k.links[h.link]; !had {
+		news = true
+	}
+	k.links[h.link] = now
+	return k.forgetOld(now) || news
+}
+
+// forgetOld drops addresses and links on which it was not heard for long.
+func (k *neighbor) forgetOld(now time.Time) bool {
+	before := len(k.addrs) + len(k.links)
+	maps.DeleteFunc(k.addrs, func(_ string, a heardAddr) bool { return now.Sub(a.seen) >= neighborAge })
+	maps.DeleteFunc(k.links, func(_ string, seen time.Time) bool { return now.Sub(seen) >= neighborAge })
+	return len(k.addrs)+len(k.links) < before
+}
+
+// snapshot is k for others to keep.
+func (k *neighbor) snapshot() Neighbor {
+	n := k.Neighbor
+	n.Links = slices.Sorted(maps.Keys(k.links))
+	for _, key := range slices.Sorted(maps.Keys(k.addrs)) {
+		n.Addrs = append(n.Addrs, k.addrs[key].addr)
+	}
+	slices.SortStableFunc(n.Addrs, func(a, b ma.Multiaddr) int { return dialClass(a) - dialClass(b) })
+	return n
+}
+
+// move counts k for the address that it is heard from now.
+func (t *neighbors) move(k *neighbor, from netip.AddrPort) {
+	if k.from.Addr() == from.Addr() {
+		return
+	}
+	t.leaveIP(k.from.Addr())
+	t.byIP[from.Addr()]++
+}
+
+func (t *neighbors) leaveIP(a netip.Addr) {
+	if t.byIP[a]--; t.byIP[a] <= 0 {
+		delete(t.byIP, a)
+	}
+}
+
+func (t *neighbors) remove(k *neighbor, now time.Time) {
+	delete(t.byID, k.ID)
+	t.leaveIP(k.from.Addr())
+	if len(t.gone) >= neighborsMax {
+		maps.DeleteFunc(t.gone, func(_ peer.ID, d departed) bool { return now.Sub(d.at) > 2*nonceBucket })
+	}
+	if len(t.gone) < 2*neighborsMax {
+		t.gone[k.ID] = departed{k.boot, k.window, now}
+	}
+}
+
+// recorded reports whether a datagram was heard before its sender left.
+func (t *neighbors) recorded(h heard) bool {
+	d, ok := t.gone[h.sender]
+	return ok && (h.Boot < d.boot || h.Boot == d.boot && !d.window.accept(h.N))
+}
+
+// makeRoom makes room for one more that is heard from ip. It evicts the least
+// useful: of those that had what was asked for longest ago or never, the one
+// that was heard longest ago.
+func (t *neighbors) makeRoom(ip netip.Addr, now time.Time) {
+	sameIP := t.byIP[ip] >= neighborsPerIP
+	if len(t.byID) < neighborsMax && !sameIP {
+		return
+	}
+	var least *neighbor
+	for _, k := range t.byID {
+		if sameIP && k.from.Addr() != ip {
+			continue
+		}
+		if least == nil || k.useful.Before(least.useful) || k.useful.Equal(least.useful) && k.Seen.Before(least.Seen) {
+			least = k
+		}
+	}
+	t.remove(least, now)
+}
+
+// expire removes those that were not heard for long, and returns them.
+func (t *neighbors) expire(now time.Time) (gone []peer.ID) {
+	for id, k := range t.byID {
+		if now.Sub(k.Seen) >= neighborAge {
+			t.remove(k, now)
+			gone = append(gone, id)
+		}
+	}
+	maps.DeleteFunc(t.gone, func(_ peer.ID, d departed) bool { return now.Sub(d.at) > 2*nonceBucket })
+	return gone
+}
+
+// all yields snapshots, in the order of their IDs.
+func (t *neighbors) all() iter.Seq[Neighbor] {
+	return func(yield func(Neighbor) bool) {
+		for _, id := range slices.Sorted(maps.Keys(t.byID)) {
+			if !yield(t.byID[id].snapshot()) {
+				return
+			}
+		}
+	}
+}
+
+// window tells which of a growing sequence of numbers were seen, for the last
+// 64 of them: datagrams of two families overtake each other. Source: RFC 4303,
+// section 3.4.3.
+type window struct {
+	top  int64  // the largest number seen; 0: none
+	seen uint64 // bit i: top-i was seen
+}
+
+// accept reports whether n is new, and remembers it.
+func (w *window) accept(n int64) bool {
+	switch ahead := n - w.top; {
+	case ahead > 0:
+		if ahead < 64 {
+			w.seen <<= uint(ahead)
+		} else {
+			w.seen = 0
+		}
+		w.seen |= 1
+		w.top = n
+		return true
+	case ahead > -64:
+		bit := uint64(1) << uint(-ahead)
+		fresh := w.seen&bit == 0
+		w.seen |= bit
+		return fresh
+	}
+	return false
+}
