@@ -48,6 +48,7 @@ var settingTable = []setting{
 	{"bootstrap", listSetting, "enter the DHT through this `MULTIADDR`, with /p2p/ID (repeatable)"},
 	{"peer", listSetting, "dial this `MULTIADDR`, with /p2p/ID, and ask it first (repeatable)"},
 	{"no_lan", boolSetting, "no multicast in or out"},
+	{"lan_port", textSetting, "UDP `PORT` of the local network's groups (default 42042, and its neighbors' too)"},
 	{"no_dht", boolSetting, "no DHT"},
 	{"alias", textSetting, "`NAME` of this peer for people on the local network"},
 	{"timeout", textSetting, ""},
@@ -91,6 +92,7 @@ type settings struct {
 	bootstrap []ma.Multiaddr // with /p2p/ID, or a dnsaddr without
 	peers     []peer.AddrInfo
 	noLAN     bool
+	lanPort   int // 0: the default
 	noDHT     bool
 	alias     string
 	timeout   time.Duration // 0: none
@@ -268,8 +270,25 @@ func (s *settings) check() error {
 	if s.noDHT, err = s.parseBool("no_dht"); err != nil {
 		return err
 	}
-	s.alias = s.values["alias"].text()
+	if s.lanPort, err = s.parsePort("lan_port"); err != nil {
+		return err
+	}
+	if s.alias = s.values["alias"].text(); s.alias == "" {
+		s.alias, _ = os.Hostname() // a host without a name has none
+	}
 	return s.parseTimeout()
+}
+
+func (s *settings) parsePort(key string) (int, error) {
+	text := s.values[key].text()
+	if text == "" {
+		return 0, nil
+	}
+	port, err := strconv.Atoi(text)
+	if err != nil || port < 1 || port > 65535 {
+		return 0, s.bad(key, text, errors.New("not a port between 1 and 65535"))
+	}
+	return port, nil
 }
 
 // bad names a value that can't be used and where it came from. reason is one
