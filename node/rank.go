@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 )
@@ -89,4 +90,11 @@ func stagger(addrs []ma.Multiaddr, from, step time.Duration) []network.AddrDelay
 		delays = append(delays, network.AddrDelay{Addr: a, Delay: from})
 	}
 	return delays
+}
+
+// IsLocal reports whether p is known at a private or loopback address.
+func IsLocal(p peer.AddrInfo) bool {
+	return slices.ContainsFunc(p.Addrs, func(a ma.Multiaddr) bool {
+		return !relayed(a) && (manet.IsPrivateAddr(a) || manet.IsIPLoopback(a))
+	})
 }

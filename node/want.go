@@ -85,6 +85,9 @@ func (n *Node) Want(ctx context.Context, keys ...mh.Multihash) iter.Seq[peer.Add
 	}
 }
 
+// HasLAN reports whether there is a local network to ask.
+func (n *Node) HasLAN() bool { return n.lanNow() != nil }
+
 // prefixesOf are the prefixes of the keys' digests.
 func prefixesOf(keys []mh.Multihash) []keyPrefix {
 	var prefixes []keyPrefix

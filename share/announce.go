@@ -19,7 +19,9 @@ import (
 type Announced string
 
 const (
+	AnnouncedLAN     Announced = "lan"
 	AnnouncedDHT     Announced = "dht"
+	AnnouncedBoth    Announced = "both"
 	AnnouncedNone    Announced = "none"    // no network has a peer
 	AnnouncedPending Announced = "pending" // it takes longer than a command should
 )
@@ -70,6 +72,7 @@ func (l *Library) keysOf(r shareRecord) (keys, error) {
 
 // Announce sends the provider records of a share that Add returned, and waits
 // for it at most a second; what takes longer goes on by itself while Run runs.
+// The local network needs no records: whoever asks there is answered.
 func (l *Library) Announce(ctx context.Context, s Share) Announced {
 	r, ok, err := l.catalog.byPath(s.Path)
 	if err != nil || !ok {
@@ -82,16 +85,21 @@ func (l *Library) Announce(ctx context.Context, s Share) Announced {
 	l.keepProviding(k)
 	ctx, cancel := context.WithTimeout(ctx, announceWait)
 	defer cancel()
-	if !l.node.WaitDHT(ctx) {
-		return AnnouncedNone
+	lan := len(l.node.Neighbors()) > 0
+	var sent int
+	if l.node.WaitDHT(ctx) {
+		sent, err = l.provide(ctx, k)
 	}
-	sent, err := l.provide(ctx, k)
 	switch {
+	case sent > 0 && lan:
+		return AnnouncedBoth
 	case sent > 0:
 		return AnnouncedDHT
 	case errors.Is(ctx.Err(), context.DeadlineExceeded) || errors.Is(err, context.DeadlineExceeded):
 		l.announceLater(r.key)
 		return AnnouncedPending
+	case lan:
+		return AnnouncedLAN
 	}
 	return AnnouncedNone
 }

@@ -530,6 +530,34 @@ func (c *catalog) indexed(bucket, prefix []byte, max int) ([]shareRecord, error)
 	return found, err
 }
 
+// matches reports whether a live share that allow accepts has a name whose
+// digest begins with prefix, or a content whose ID does.
+func (c *catalog) matches(prefix []byte, allow func(shareRecord) bool) (found bool, err error) {
+	err = c.db.View(func(tx *bbolt.Tx) error {
+		for _, bucket := range [][]byte{bucketNames, bucketContents} {
+			cursor := tx.Bucket(bucket).Cursor()
+			k, _ := cursor.Seek(prefix)
+			for range holdingSharesMax {
+				if !bytes.HasPrefix(k, prefix) {
+					break
+				}
+				share := shareKey(binary.BigEndian.Uint64(k[32:]))
+				r, ok, err := getShare(tx, share.bytes())
+				if err != nil {
+					return err
+				}
+				if ok && r.Stage == stageLive && allow(r) {
+					found = true
+					return nil
+				}
+				k, _ = cursor.Seek(append(bytes.Clone(k[:32]), (share + 1).bytes()...))
+			}
+		}
+		return nil
+	})
+	return found, err
+}
+
 func (c *catalog) byName(digest [32]byte, max int) ([]shareRecord, error) {
 	return c.indexed(bucketNames, digest[:], max)
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/node"
 	"github.com/p2pshare/p2pshare/share/content"
 	"golang.org/x/sync/errgroup"
 )
@@ -17,6 +18,15 @@ const (
 	// sourcesMax is how many sources one get keeps: more share the load no
 	// better, and each costs buffers.
 	sourcesMax = 8
+	// neighborsMax is how many sources of the local network are taken up beyond
+	// that.
+	neighborsMax = 4
+	// listeningMax is for how many contents one get asks the local network: a
+	// directory's files come from who has the directory, mostly.
+	listeningMax = 16
+	// lanHead is by how much the local network is dialled before others: its
+	// answers take a millisecond or two.
+	lanHead = 20 * time.Millisecond
 	// triedMax is how many providers one get dials in all: anybody can announce
 	// itself.
 	triedMax = 64
@@ -46,7 +56,9 @@ type crowd struct {
 	corrupt   []*CorruptError // what dropped peers did, one each
 	busy      int             // searches and dials under way
 	searched  map[content.ID]bool
-	change    chan struct{} // closed and replaced when any of this changes
+	listening map[content.ID]bool // to the local network
+	head      time.Time           // when others than neighbors may be dialled
+	change    chan struct{}       // closed and replaced when any of this changes
 	closed    bool
 	group     errgroup.Group // searches and dials
 	dialSlots chan struct{}  // capacity dialParallel
@@ -59,6 +71,7 @@ func (l *Library) newCrowd(m *meter) *crowd {
 		stats:     map[peer.ID]*SourceStat{},
 		seen:      map[peer.ID]bool{l.node.ID(): true},
 		searched:  map[content.ID]bool{},
+		listening: map[content.ID]bool{},
 		change:    make(chan struct{}),
 		dialSlots: make(chan struct{}, dialParallel),
 	}
@@ -82,9 +95,12 @@ func (c *crowd) end() {
 
 // offer dials a peer that may be a source, unless it was tried before. It does
 // not wait. ctx is the get's.
-func (c *crowd) offer(ctx context.Context, p peer.AddrInfo) {
+func (c *crowd) offer(ctx context.Context, p peer.AddrInfo) { c.take(ctx, p, false) }
+
+func (c *crowd) take(ctx context.Context, p peer.AddrInfo, neighbor bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	head := time.Until(c.head)
 	if c.closed || c.seen[p.ID] || len(c.seen) > triedMax {
 		return
 	}
@@ -92,13 +108,20 @@ func (c *crowd) offer(ctx context.Context, p peer.AddrInfo) {
 	c.begin()
 	c.group.Go(func() error {
 		defer c.end()
+		if head > 0 && !neighbor && !node.IsLocal(p) {
+			select {
+			case <-time.After(head):
+			case <-ctx.Done():
+				return nil
+			}
+		}
 		select {
 		case c.dialSlots <- struct{}{}:
 			defer func() { <-c.dialSlots }()
 		case <-ctx.Done():
 			return nil
 		}
-		if c.keepSpare(p) {
+		if c.keepSpare(p, neighbor) {
 			return nil
 		}
 		c.dial(ctx, p)
@@ -107,10 +130,14 @@ func (c *crowd) offer(ctx context.Context, p peer.AddrInfo) {
 }
 
 // keepSpare puts p aside while there are sources enough, and reports whether.
-func (c *crowd) keepSpare(p peer.AddrInfo) bool {
+func (c *crowd) keepSpare(p peer.AddrInfo, neighbor bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.live) < sourcesMax {
+	room := sourcesMax
+	if neighbor {
+		room += neighborsMax
+	}
+	if len(c.live) < room {
 		return false
 	}
 	c.spare = append(c.spare, p)
@@ -158,6 +185,30 @@ func (c *crowd) dial(ctx context.Context, p peer.AddrInfo) {
 	c.stats[p.ID] = &SourceStat{Peer: p.ID, Via: r.how}
 	c.meter.sources(len(c.live) - 1)
 	c.changed()
+}
+
+// listen asks the local network for id as long as ctx lasts, and takes up the
+// neighbors that have it, whenever they come. Until lanSearchMax is over more
+// sources may come of it.
+func (c *crowd) listen(ctx context.Context, id content.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || c.listening[id] || len(c.listening) >= listeningMax || !c.library.node.HasLAN() {
+		return
+	}
+	c.listening[id] = true
+	c.head = time.Now().Add(lanHead)
+	c.begin()
+	over := sync.OnceFunc(c.end)
+	c.group.Go(func() error {
+		defer over()
+		timer := time.AfterFunc(lanSearchMax, over)
+		defer timer.Stop()
+		for p := range c.library.node.Want(ctx, id.Multihash()) {
+			c.take(ctx, p, true)
+		}
+		return nil
+	})
 }
 
 // search asks the DHTs for providers of id, once a get, and offers them.
@@ -297,6 +348,7 @@ func (c *crowd) more(ctx context.Context, id content.ID) bool {
 	if done {
 		return false
 	}
+	c.listen(ctx, id)
 	c.search(ctx, id)
 	return true
 }

@@ -25,6 +25,14 @@ const (
 	// searchAfterFirst is how long others may still contradict the first
 	// answer from the DHT.
 	searchAfterFirst = time.Second
+	// lanAfterFirst is how long other neighbors may still contradict the first
+	// that answers, and the least time that the local network has when another
+	// source has answered: an answer takes a millisecond or two, and a tenth of a
+	// second to a radio that sleeps.
+	lanAfterFirst = 150 * time.Millisecond
+	// lanSearchMax is how long the local network is listened to when nobody there
+	// answers.
+	lanSearchMax = time.Second
 	// searchAgain is when a search that has found nothing asks once more: after
 	// a bootstrap peer's restart its peers, and their records, are back within
 	// this time.
@@ -65,6 +73,7 @@ const tierStrangers = 3
 
 // searchReport says where a search looked and what went wrong there.
 type searchReport struct {
+	lan       bool // the local network was asked
 	dht       bool // a DHT was asked
 	dhtPeers  int
 	announced int // providers that were named
@@ -99,6 +108,9 @@ func (l *Library) find(ctx context.Context, w What, o FindOptions, m *meter) (fo
 		asking: make(chan struct{}, askParallel),
 	}
 	s.first = sync.OnceFunc(func() { time.AfterFunc(searchAfterFirst, cancel) })
+	lan, lanEnd := context.WithCancel(ctx)
+	defer lanEnd()
+	s.lan, s.anyone = lan, sync.OnceFunc(func() { time.AfterFunc(lanAfterFirst, lanEnd) })
 	if err := s.askLocal(); err != nil {
 		return nil, nil, err
 	}
@@ -139,8 +151,10 @@ type search struct {
 	name    Name
 	from    peer.ID
 	meter   *meter
-	asking  chan struct{} // capacity askParallel
-	first   func()        // called at the first claim from the network
+	asking  chan struct{}   // capacity askParallel
+	first   func()          // called at the first claim from a network
+	anyone  func()          // called at the first claim of another peer
+	lan     context.Context // of the local network's part; ends lanAfterFirst after that
 
 	mu     sync.Mutex        // guards all below
 	newest map[peer.ID]claim // by publisher
@@ -178,10 +192,14 @@ func (s *search) askAll(ctx context.Context, peers []peer.AddrInfo) {
 		})
 	}
 	g.Go(func() error {
-		s.meter.begin(PhaseDHT, 0)
+		s.askLAN(&g)
+		return nil
+	})
+	g.Go(func() error {
 		if !s.library.node.WaitDHT(ctx) {
 			return nil
 		}
+		s.meter.begin(PhaseDHT, 0)
 		s.mu.Lock()
 		s.report.dht, s.report.dhtPeers = true, s.library.node.DHTPeers()
 		s.mu.Unlock()
@@ -197,6 +215,29 @@ func (s *search) askAll(ctx context.Context, peers []peer.AddrInfo) {
 		return nil
 	})
 	g.Wait()
+}
+
+// askLAN asks the neighbors that have something by the name, in goroutines of
+// g, until the time of the local network is over.
+func (s *search) askLAN(g *errgroup.Group) {
+	if !s.library.node.HasLAN() {
+		return
+	}
+	s.mu.Lock()
+	s.report.lan = true
+	s.mu.Unlock()
+	s.meter.begin(PhaseLAN, 0)
+	ctx, cancel := context.WithTimeout(s.lan, lanSearchMax)
+	defer cancel()
+	for p := range s.library.node.Want(ctx, s.name.Key()) {
+		if !s.admit() {
+			break
+		}
+		g.Go(func() error {
+			s.ask(s.lan, p, true)
+			return nil
+		})
+	}
 }
 
 // fruitless reports whether a DHT was asked, and all that came of it may be
@@ -225,7 +266,8 @@ func (s *search) admit() bool {
 }
 
 // ask asks one peer for manifests of the name.
-func (s *search) ask(ctx context.Context, p peer.AddrInfo, dht bool) {
+// found tells that a network named it.
+func (s *search) ask(ctx context.Context, p peer.AddrInfo, found bool) {
 	s.mu.Lock()
 	known := s.seen[p.ID]
 	s.seen[p.ID] = true
@@ -256,8 +298,11 @@ func (s *search) ask(ctx context.Context, p peer.AddrInfo, dht bool) {
 		for _, c := range claims {
 			s.claim(c)
 		}
-		if dht && len(claims) > 0 {
-			s.first()
+		if len(claims) > 0 {
+			s.anyone()
+			if found {
+				s.first()
+			}
 		}
 	}
 	s.mu.Lock()
@@ -333,13 +378,19 @@ func (s *search) verdict(w What) error {
 		return fmt.Errorf("%s: %w: %w", what, ErrUnreachable, r.dialErr)
 	case w.Prefix != "" && len(s.newest) > 0:
 		return fmt.Errorf("%s: %d contents have this name, and no ID begins so: %w", what, len(s.newest), ErrNotFound)
+	case !r.dht && r.asked == 0 && r.lan:
+		return fmt.Errorf("%s: nobody on the local network has it, and %s: %w", what, s.library.noDHT(), ErrNotFound)
 	case !r.dht && r.asked == 0:
 		return fmt.Errorf("%s: nobody to ask, %s: %w", what, s.library.noDHT(), ErrNotFound)
 	case !r.dht:
 		return fmt.Errorf("%s: asked %s, and no DHT: %w", what, count(r.asked, "peer"), ErrNotFound)
 	}
-	return fmt.Errorf("%s: asked the DHT (%s connected), %s named: %w",
-		what, count(r.dhtPeers, "peer"), count(r.announced, "provider"), ErrNotFound)
+	where := "the DHT"
+	if r.lan {
+		where = "the local network and the DHT"
+	}
+	return fmt.Errorf("%s: asked %s (%s connected), %s named: %w",
+		what, where, count(r.dhtPeers, "peer"), count(r.announced, "provider"), ErrNotFound)
 }
 
 // noDHT says why no DHT was asked.

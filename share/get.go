@@ -180,6 +180,9 @@ func (g *getting) resolve(ctx context.Context) (Candidate, error) {
 	if err := g.vouch(c); err != nil {
 		return c, err
 	}
+	if c.Size > content.GroupSize {
+		g.crowd.listen(ctx, c.ID)
+	}
 	for _, p := range c.holders {
 		g.crowd.offer(ctx, p)
 	}
@@ -281,6 +284,10 @@ func (g *getting) resolveID(ctx context.Context) (Candidate, error) {
 	for _, r := range records {
 		g.adopt(&c, r.Share.Name, r.Kind, r.Envelope)
 	}
+	if len(records) == 0 {
+		g.meter.begin(PhaseLAN, 0)
+	}
+	g.crowd.listen(ctx, c.ID)
 	peers := append(append([]peer.AddrInfo{}, g.options.Peers...), g.what.Peers...)
 	for _, p := range peers {
 		g.crowd.offer(ctx, p)

@@ -34,6 +34,17 @@ const (
 func (l *Library) serve() {
 	l.node.Handle(metaProtocol, node.HandlerConfig{PerPeer: metaStreamsMax}, l.serveMeta)
 	l.node.Handle(dataProtocol, node.HandlerConfig{PerPeer: dataStreamsMax, Total: 256}, l.serveData)
+	l.node.HandleWant(l.matches)
+}
+
+// matches answers the local network's question who has a name or content by the
+// beginning of its digest.
+func (l *Library) matches(asker peer.ID, prefix []byte) bool {
+	found, err := l.catalog.matches(prefix, func(r shareRecord) bool { return r.Scope.allows(asker, node.ViaLAN) })
+	if err != nil {
+		l.log.Warn("look for what a neighbor wants", "err", err)
+	}
+	return found
 }
 
 // allowed returns which shares the peer at the other end of s may know of.
