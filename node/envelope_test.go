@@ -44,7 +44,7 @@ func mustSeal(t testing.TB, kind Kind, content string) Envelope {
 func TestEnvelopeVectors(t *testing.T) {
 	const file = "testdata/envelope.txt"
 	contents := map[Kind]string{
-		KindPresence: `{"v":1,"type":"hello","boot":"00112233","n":1,"time":"2026-01-02T03:04:05Z","alias":"ann","addrs":["/ip4/192.0.2.1/tcp/4001"]}`,
+		KindPresence: `{"v":1,"type":"hello","boot":1767323045000,"n":1,"time":"2026-01-02T03:04:05Z","alias":"ann","addrs":["/ip4/192.0.2.1/tcp/4001"]}`,
 		KindManifest: `{"v":1,"name":"r\u00e9sumé <1>.pdf","id":"b3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262","kind":"file","size":0}`,
 		KindName:     `{ "v": 1, "name": "spaces are signed too" }`,
 		KindEpoch:    `{"v":1,"epoch":9007199254740993}`,

@@ -173,11 +173,19 @@ func (l *localNet) announce(ctx context.Context) {
 	}
 }
 
-// say multicasts p on every link, with the addresses that are good there.
+// say multicasts p on every link, with the addresses that are good there, and
+// sends it to those neighbors by unicast that no multicast comes from: none may
+// reach them either.
 func (l *localNet) say(p presence) {
 	err := l.beacon.Multicast(func(link lan.Link) []byte { return l.seal(p, link) })
 	if err != nil {
 		l.node.log.Debug("multicast", "type", p.Type, "err", err)
+	}
+	l.mu.Lock()
+	deaf := l.neighbors.deaf(time.Now())
+	l.mu.Unlock()
+	for _, to := range deaf {
+		l.tell(p, to, l.linkTo(to.Addr()))
 	}
 }
 
@@ -273,7 +281,7 @@ func (l *localNet) receive(d lan.Datagram) {
 	if err != nil {
 		return
 	}
-	h := heard{sender: sender, presence: p, from: d.From, link: d.Link.Name, addrs: addrsOf(p, d),
+	h := heard{sender: sender, presence: p, from: d.From, link: d.Link.Name, group: d.Group, addrs: addrsOf(p, d),
 		proven: l.fresh(p.Echo, now)}
 	l.mu.Lock()
 	what := l.neighbors.hear(h, now)

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/p2pshare/p2pshare/node/internal/lan"
 )
@@ -13,7 +14,7 @@ import (
 // system that drops them drops others' too.
 type echoes struct {
 	mu    sync.Mutex
-	heard map[echoKey]bool // guarded by mu
+	heard map[echoKey]time.Time // guarded by mu
 }
 
 type echoKey struct {
@@ -28,12 +29,12 @@ func (e *echoes) note(d lan.Datagram) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.heard == nil {
-		e.heard = map[echoKey]bool{}
+		e.heard = map[echoKey]time.Time{}
 	}
-	e.heard[echoKey{d.Link.Name, d.From.Addr().Is6()}] = true
+	e.heard[echoKey{d.Link.Name, d.From.Addr().Is6()}] = time.Now()
 }
 
-func (e *echoes) has(link string, v6 bool) bool {
+func (e *echoes) last(link string, v6 bool) time.Time {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.heard[echoKey{link, v6}]
@@ -55,7 +56,7 @@ type LANLink struct {
 	Addr     netip.Prefix // its first address
 	Joined   error        // nil: the group is joined
 	Sent     error        // nil: the last datagram could be sent
-	Echo     bool         // an own datagram came back from the group
+	Echo     time.Time    // when an own datagram last came back from the group
 }
 
 // ErrNoLAN is LANStatus.Err where Config has it that there is no local network.
@@ -79,7 +80,7 @@ func (n *Node) LANStatus() LANStatus {
 				continue
 			}
 			s.Links = append(s.Links, LANLink{Name: link.Name, V6: v6, Loopback: link.Loopback, Addr: link.Prefixes[i],
-				Joined: link.Joined(v6), Sent: l.beacon.SendError(link, v6), Echo: l.echoes.has(link.Name, v6)})
+				Joined: link.Joined(v6), Sent: l.beacon.SendError(link, v6), Echo: l.echoes.last(link.Name, v6)})
 		}
 	}
 	return s

@@ -105,6 +105,7 @@ type neighbor struct {
 	addrs  map[string]heardAddr // by multiaddr
 	links  map[string]time.Time // when last heard on each
 	useful time.Time            // when it last had what was asked for
+	group  time.Time            // when it was last heard by multicast
 }
 
 type heardAddr struct {
@@ -118,6 +119,7 @@ type heard struct {
 	presence
 	from   netip.AddrPort
 	link   string
+	group  bool           // it came by multicast
 	addrs  []ma.Multiaddr // of presence's those that are on the link
 	proven bool           // it echoes a fresh nonce of ours
 }
@@ -188,6 +190,9 @@ func (k *neighbor) update(h heard, now time.Time) (news bool) {
 	if h.Type == presenceHave {
 		k.useful = now
 	}
+	if h.group {
+		k.group = now
+	}
 	for _, a := range h.addrs {
 		_, had := k.addrs[a.String()]
 		if !had && len(k.addrs) >= neighborAddrsMax {
@@ -209,6 +214,18 @@ func (k *neighbor) forgetOld(now time.Time) bool {
 	maps.DeleteFunc(k.addrs, func(_ string, a heardAddr) bool { return now.Sub(a.seen) >= neighborAge })
 	maps.DeleteFunc(k.links, func(_ string, seen time.Time) bool { return now.Sub(seen) >= neighborAge })
 	return len(k.addrs)+len(k.links) < before
+}
+
+// deaf are where those neighbors are heard from that were not heard by
+// multicast for two rounds.
+func (t *neighbors) deaf(now time.Time) []netip.AddrPort {
+	var to []netip.AddrPort
+	for _, k := range t.byID {
+		if now.Sub(k.group) > 2*hereEvery && now.Sub(k.First) > hereEvery {
+			to = append(to, k.from)
+		}
+	}
+	return to
 }
 
 // snapshot is k for others to keep.
