@@ -30,6 +30,7 @@ import (
 //	files      key(8) path            → fileRecord     each file that is served
 //	contents   content ID(32) key(8) path → ""         files by content
 //	outboards  content ID(32) segment(4)  → chaining values of up to 4,096 groups
+//	listed     LAN only(1) length(2) to key(8) → expiry(8), Unix seconds   what may be listed, by audience
 //
 // A share comes into being in stages: its record is written as adding, its
 // files in batches, and one last transaction makes it live and its predecessor
@@ -44,6 +45,7 @@ var (
 	bucketFiles     = []byte("files")
 	bucketContents  = []byte("contents")
 	bucketOutboards = []byte("outboards")
+	bucketListed    = []byte("listed")
 )
 
 // batchMax is how many files one transaction takes: large enough that its
@@ -138,7 +140,7 @@ func openCatalog(path string) (_ *catalog, err error) {
 				return err
 			}
 		}
-		return nil
+		return makeListed(tx)
 	})
 	if err == nil {
 		err = c.clear()
@@ -369,7 +371,8 @@ func (c *catalog) makeLive(r shareRecord) (old shareKey, err error) {
 			putShare(tx, r),
 			paths.Put([]byte(r.Path), r.key.bytes()),
 			tx.Bucket(bucketNames).Put(append(name[:], r.key.bytes()...), nil),
-			tx.Bucket(bucketIDs).Put(append(r.ID[:], r.key.bytes()...), nil))
+			tx.Bucket(bucketIDs).Put(append(r.ID[:], r.key.bytes()...), nil),
+			listShare(tx, r))
 	})
 	return old, err
 }
@@ -381,7 +384,7 @@ func (c *catalog) update(r shareRecord) error {
 		if err != nil || !ok || now.Stage != stageLive {
 			return err // removed, or on its way out, since r was read
 		}
-		return putShare(tx, r)
+		return errors.Join(unlistShare(tx, now), putShare(tx, r), listShare(tx, r))
 	})
 }
 
@@ -389,7 +392,8 @@ func unindexShare(tx *bbolt.Tx, r shareRecord) error {
 	name := nameDigest(r.Name)
 	err := errors.Join(
 		tx.Bucket(bucketNames).Delete(append(name[:], r.key.bytes()...)),
-		tx.Bucket(bucketIDs).Delete(append(r.ID[:], r.key.bytes()...)))
+		tx.Bucket(bucketIDs).Delete(append(r.ID[:], r.key.bytes()...)),
+		unlistShare(tx, r))
 	if paths := tx.Bucket(bucketPaths); bytes.Equal(paths.Get([]byte(r.Path)), r.key.bytes()) {
 		err = errors.Join(err, paths.Delete([]byte(r.Path)))
 	}

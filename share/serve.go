@@ -47,17 +47,14 @@ func (l *Library) matches(asker peer.ID, prefix []byte) bool {
 	return found
 }
 
-// allowed returns which shares the peer at the other end of s may know of.
-func allowed(s network.Stream) func(shareRecord) bool {
-	remote, via := s.Conn().RemotePeer(), node.ViaStream(s)
-	return func(r shareRecord) bool { return r.Scope.allows(remote, via) }
-}
+// askerAt is the peer at the other end of s.
+func askerAt(s network.Stream) asker { return asker{s.Conn().RemotePeer(), node.ViaStream(s)} }
 
 func (c Scope) allows(p peer.ID, via node.Via) bool {
 	return (c.To == "" || c.To == p) && (!c.LANOnly || via == node.ViaLAN)
 }
 
-func (l *Library) serveMeta(_ context.Context, s network.Stream) error {
+func (l *Library) serveMeta(ctx context.Context, s network.Stream) error {
 	in, out := newLineReader(s), bufio.NewWriter(s)
 	for {
 		if err := s.SetReadDeadline(time.Now().Add(metaIdle)); err != nil {
@@ -73,23 +70,26 @@ func (l *Library) serveMeta(_ context.Context, s network.Stream) error {
 		if err := s.SetWriteDeadline(time.Now().Add(writeStall)); err != nil {
 			return err
 		}
-		if err := errors.Join(l.answerMeta(out, line, allowed(s)), out.Flush()); err != nil {
+		if err := errors.Join(l.answerMeta(ctx, out, line, askerAt(s)), out.Flush()); err != nil {
 			return err
 		}
 	}
 }
 
-func (l *Library) answerMeta(w io.Writer, line []byte, allow func(shareRecord) bool) error {
+func (l *Library) answerMeta(ctx context.Context, w io.Writer, line []byte, from asker) error {
 	q, err := decodeMetaRequest(line)
 	if err != nil {
 		return writeLine(w, metaAnswer{End: true, Error: "malformed request"})
+	}
+	if q.Op == opList {
+		return l.answerList(ctx, w, q.After, from)
 	}
 	records, err := l.asked(q)
 	if err != nil {
 		return writeLine(w, metaAnswer{End: true, Error: err.Error()})
 	}
 	for _, r := range records {
-		if !allow(r) || r.Envelope == nil || time.Until(r.Expires) < 0 || !l.servable(r) {
+		if !from.allows(r) || r.Envelope == nil || time.Until(r.Expires) < 0 || !l.servable(r) {
 			continue
 		}
 		if err := writeLine(w, metaAnswer{Manifest: r.Envelope.Encode()}); err != nil {
@@ -158,7 +158,7 @@ func (l *Library) serveData(ctx context.Context, s network.Stream) error {
 		return node.ErrRelayOnly
 	}
 	d := &dataServer{
-		library: l, stream: s, allow: allowed(s),
+		library: l, stream: s, allow: askerAt(s).allows,
 		out:   bufio.NewWriterSize(s, serveBuffer),
 		queue: make(chan taggedRequest, requestsOpenMax),
 		open:  map[uint32]bool{},

@@ -207,6 +207,7 @@ type Library struct {
 	announce chan shareKey // shares whose announcement was put off; capacity 64
 
 	listingsKept keptListings
+	lister       lister
 	// signing is held from the look at the sequence numbers in use until the
 	// next one is recorded, so that they grow whatever runs at once.
 	signing sync.Mutex
@@ -249,6 +250,7 @@ func Open(n *node.Node, cfg Config) (*Library, error) {
 		return nil, err
 	}
 	l.announce = make(chan shareKey, 64)
+	l.lister = newLister()
 	if n.Role() != node.RoleVisitor {
 		l.serve()
 	}

@@ -20,12 +20,30 @@ import (
 //
 //	{"op":"name","key":"1220…"}   manifests whose name has this key (hex multihash)
 //	{"op":"id","id":"b3:…"}       manifests of this content
+//	{"op":"list","after":"5f0c…"} a page of all manifests, newest shares first
 //
 // and the other side answers each request with any number of manifest lines,
 // 64 at most, and a last line:
 //
 //	{"manifest":{"sender":…,"content":…,"signature":…}}
 //	{"end":true}                  or {"end":true,"error":"why"}
+//
+// A list has the manifests of what the asker may see: of no share that is
+// unlisted, to another peer, or for the LAN only when the asker is not reached
+// over it; nor of one that can't be served now, nor any that has expired. The
+// first request has no after. Its last line says more:
+//
+//	{"end":true,"total":123,"next":"5f0c…"}
+//
+// next is the after of the request for the page that follows. It has up to 64
+// bytes that mean nothing to the asker. On the last page it is empty or left out.
+// A page may have fewer than 64 manifests, or none, and a next all the same; but
+// an asker may give up at the 64th that told it nothing new. What was shared
+// since the first request is on no later page. total is how many shares the asker
+// may see on all pages, counted without a look at the disk, and never less than
+// this answer's manifests; left out it is 0. The most is 10,000, and means at
+// least so many. An after that the peer does not know, or does not know any more,
+// is answered with an error, and so are requests beyond what it cares to answer.
 //
 // Unknown fields are ignored; an unknown op is answered with an error. Ops are
 // append-only. A manifest is an envelope of kind "manifest" (manifest.go).
@@ -85,23 +103,29 @@ const (
 const (
 	metaLineMax      = 96 << 10 // an envelope of 64 KiB in base64, and its wrapping
 	metaManifestsMax = 64       // in one answer
+	listTotalMax     = 10_000   // the highest total of a list: at least so many
+	cursorMax        = 64       // bytes of a list's next
 )
 
 type metaRequest struct {
-	Op  string `json:"op"`
-	Key string `json:"key,omitempty"`
-	ID  string `json:"id,omitempty"`
+	Op    string `json:"op"`
+	Key   string `json:"key,omitempty"`   // of opName
+	ID    string `json:"id,omitempty"`    // of opID
+	After string `json:"after,omitempty"` // of opList: hostile
 }
 
 const (
 	opName = "name"
 	opID   = "id"
+	opList = "list"
 )
 
 type metaAnswer struct {
 	Manifest json.RawMessage `json:"manifest,omitempty"`
 	End      bool            `json:"end,omitempty"`
 	Error    string          `json:"error,omitempty"`
+	Total    int             `json:"total,omitempty"` // at a list's end
+	Next     string          `json:"next,omitempty"`  // at a list's end: hostile
 }
 
 // readLine reads one line of at most metaLineMax bytes, its newline not counted

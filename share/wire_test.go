@@ -371,7 +371,7 @@ func TestMetaLinesRefused(t *testing.T) {
 func TestAskedRefuses(t *testing.T) {
 	l := &Library{catalog: newCatalog(t)}
 	for _, q := range []metaRequest{
-		{}, {Op: "list"}, {Op: opName}, {Op: opName, Key: "zz"}, {Op: opName, Key: "1220"}, {Op: opName, Key: "1220" + strings.Repeat("00", 31)},
+		{}, {Op: "search"}, {Op: opName}, {Op: opName, Key: "zz"}, {Op: opName, Key: "1220"}, {Op: opName, Key: "1220" + strings.Repeat("00", 31)},
 		{Op: opName, Key: "1e20" + strings.Repeat("00", 32)}, {Op: opName, Key: "1220" + strings.Repeat("00", 33)},
 		{Op: opName, Key: "1114" + strings.Repeat("00", 20)}, {Op: opName, Key: "1210" + strings.Repeat("00", 16)},
 		{Op: opID}, {Op: opID, ID: "b3:"}, {Op: opID, ID: "1220" + strings.Repeat("00", 32)},
@@ -464,12 +464,17 @@ func FuzzMetaRequest(f *testing.F) {
 	f.Add([]byte(`{"op":"id","id":"b3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"}`))
 	f.Add([]byte(`{"op":"name","key":"1220","x":{"y":[1,2]}}` + "\n"))
 	f.Add([]byte(`{"op":"id","id":"bafkr4iffpjt7zt3clpzfn3opyqqpsqk3hs2x7uymkz5s3yrzkffrxirdme"}`))
+	f.Add([]byte(`{"op":"list"}`))
+	f.Add([]byte(`{"op":"list","after":"00000000000000000000000000000000"}`))
+	f.Add([]byte(`{"op":"list","after":"` + strings.Repeat("f", metaLineMax) + `"}`))
 	c, err := openCatalog(filepath.Join(f.TempDir(), "catalog.db"))
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { c.close() })
-	l := &Library{catalog: c}
+	l := &Library{catalog: c, lister: newLister()}
+	stranger := asker{keyID(f, testKey(f, 8)), node.ViaLAN}
+	f.Add([]byte(`{"op":"list","after":"` + l.lister.cursors.format(7) + `"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		line, err := readLine(newLineReader(bytes.NewReader(append(data, '\n'))))
 		if err != nil {
@@ -490,7 +495,7 @@ func FuzzMetaRequest(f *testing.F) {
 			t.Fatalf("an empty catalog answers %q with %v", line, found)
 		}
 		var out bytes.Buffer
-		if err := l.answerMeta(&out, line, anyShare); err != nil || bytes.Count(out.Bytes(), []byte("\n")) != 1 {
+		if err := l.answerMeta(t.Context(), &out, line, stranger); err != nil || bytes.Count(out.Bytes(), []byte("\n")) != 1 {
 			t.Fatalf("%q is answered %q, %v, want one line", line, out.Bytes(), err)
 		}
 	})
@@ -506,6 +511,10 @@ func FuzzMetaAnswer(f *testing.F) {
 	line, _ := json.Marshal(metaAnswer{Manifest: e.Encode()})
 	f.Add(line)
 	f.Add([]byte(`{"manifest":null,"end":false}`))
+	f.Add([]byte(`{"end":true,"total":123,"next":"00112233445566778899aabbccddeeff"}`))
+	f.Add([]byte(`{"end":true,"total":-1}`))
+	f.Add([]byte(`{"end":true,"total":1e9,"next":""}`))
+	f.Add([]byte(`{"end":true,"total":10001,"next":"` + strings.Repeat("x", cursorMax+1) + `"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		line, err := readLine(newLineReader(bytes.NewReader(append(data, '\n'))))
 		if err != nil {
