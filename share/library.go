@@ -137,6 +137,7 @@ func (l *Library) Remove(ctx context.Context, what string) ([]Share, error) {
 		if err := l.catalog.remove(r.key); err != nil {
 			return removed, err
 		}
+		l.touch()
 		removed = append(removed, r.Share)
 		if err := l.withdraw(keys); err != nil {
 			return removed, err

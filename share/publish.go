@@ -50,18 +50,22 @@ func (l *Library) signShare(r *shareRecord) error {
 // replace makes a share live with publish, and ends what old, which it takes
 // the place of, was announced by. An old without a key is none.
 func (l *Library) replace(old shareRecord, publish func() error) error {
-	if old.key == 0 {
-		return publish()
-	}
-	keys, err := l.keysOf(old)
-	if err != nil {
-		return err
+	var outdated keys
+	if old.key != 0 {
+		var err error
+		if outdated, err = l.keysOf(old); err != nil {
+			return err
+		}
 	}
 	if err := publish(); err != nil {
 		return err
 	}
+	l.touch()
+	if old.key == 0 {
+		return nil
+	}
 	// The new one is shared by now, whatever comes of the rest.
-	if err := errors.Join(l.withdraw(keys), l.dropListing(old.Share)); err != nil {
+	if err := errors.Join(l.withdraw(outdated), l.dropListing(old.Share)); err != nil {
 		l.log.Warn("withdraw what was replaced", "path", old.Path, "err", err)
 	}
 	return nil
