@@ -46,7 +46,7 @@ func (a *app) printStatus(ctx context.Context, use *session) error {
 		fmt.Fprintf(a.out, "addr     %s\n", addr)
 	}
 	if st.Running {
-		fmt.Fprintf(a.out, "network  %s, %d of the DHT\n", plural(st.Peers, "peer"), st.DHTPeers)
+		fmt.Fprintf(a.out, "network  %s, %d of the DHT; %s\n", plural(st.Peers, "peer"), st.DHTPeers, plural(st.Neighbors, "neighbor"))
 	}
 	fmt.Fprintf(a.out, "shares   %d, %s\n", st.Shares, size(st.Bytes))
 	fmt.Fprintf(a.out, "home     %s\n", share.Escape(st.Home))

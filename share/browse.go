@@ -153,4 +153,5 @@ func (a metaAnswer) listFault(n int) string {
 	return ""
 }
 
-func (l *Library) touch() {}
+// touch tells the neighbors that what is offered here has changed.
+func (l *Library) touch() { l.node.LANChanged() }

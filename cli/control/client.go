@@ -131,6 +131,24 @@ func (c *Client) Peers(ctx context.Context) iter.Seq2[Conn, error] {
 	return list[Conn](ctx, c, pathPeers+"?wait=true")
 }
 
+// Neighbors lists who is on the local network and what they share; with
+// req.Watch it goes on until ctx ends.
+func (c *Client) Neighbors(ctx context.Context, req NeighborsRequest) iter.Seq2[Neighbor, error] {
+	query := url.Values{}
+	if req.Watch {
+		query.Set("watch", "true")
+	}
+	if req.Probe != "" {
+		query.Set("probe", req.Probe)
+	}
+	return list[Neighbor](ctx, c, pathNeighbors+"?"+query.Encode())
+}
+
+// Examine tells what is right and wrong with the peer's place on the network.
+func (c *Client) Examine(ctx context.Context) iter.Seq2[Finding, error] {
+	return list[Finding](ctx, c, pathDoctor)
+}
+
 // Status tells everything about the peer at a glance. Running is left false.
 func (c *Client) Status(ctx context.Context) (st Status, err error) {
 	err = c.fetch(ctx, pathStatus, &st)

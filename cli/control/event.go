@@ -15,6 +15,7 @@ func (*Data) event() string     { return "data" }
 func (*Done) event() string     { return "done" }
 func (*Accepted) event() string { return "accepted" }
 func (*Ready) event() string    { return "ready" }
+func (*Neighbor) event() string { return "neighbor" }
 func (*Error) event() string    { return "error" }
 
 // newEvent returns an empty event of a kind, nil for one that is not known.
@@ -38,6 +39,8 @@ func newEvent(kind string) Event {
 		return new(Accepted)
 	case "ready":
 		return new(Ready)
+	case "neighbor":
+		return new(Neighbor)
 	case "error":
 		return new(Error)
 	}

@@ -36,7 +36,8 @@ func (s *Server) id(w http.ResponseWriter, _ *http.Request) {
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	st := &Status{Service: s.cfg.Service, PID: os.Getpid(), PeerID: s.cfg.Node.ID(), Alias: s.cfg.Alias,
-		Addrs: FullAddrs(s.cfg.Node), DHTPeers: s.cfg.Node.DHTPeers(), Home: s.cfg.Home,
+		Addrs: FullAddrs(s.cfg.Node), DHTPeers: s.cfg.Node.DHTPeers(),
+		Neighbors: len(s.cfg.Node.Neighbors()), Home: s.cfg.Home,
 		Version: s.cfg.Version, Since: s.started.UTC().Truncate(time.Second), API: s.URL()}
 	connected := map[peer.ID]bool{}
 	for _, c := range s.cfg.Node.Conns() {

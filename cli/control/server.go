@@ -12,6 +12,8 @@
 //	POST   /api/v1/transfers  GetRequest     → lines: progress, note, data, done | accepted | error
 //	GET    /api/v1/entries    what, literal, peer → lines: Listed
 //	GET    /api/v1/peers      wait           → lines: Conn
+//	GET    /api/v1/neighbors  watch, probe   → lines: Neighbor
+//	GET    /api/v1/doctor                    → lines: Finding
 //	GET    /api/v1/status                    → Status
 //	GET    /api/v1/id                        → Hello
 //
@@ -170,6 +172,8 @@ func (s *Server) routes(ctx context.Context, g *errgroup.Group) http.Handler {
 	mux.HandleFunc("POST "+pathTransfers, func(w http.ResponseWriter, r *http.Request) { s.addTransfer(ctx, g, w, r) })
 	mux.HandleFunc("GET "+pathEntries, s.listEntries)
 	mux.HandleFunc("GET "+pathPeers, s.listPeers)
+	mux.HandleFunc("GET "+pathNeighbors, s.listNeighbors)
+	mux.HandleFunc("GET "+pathDoctor, s.examine)
 	mux.HandleFunc("GET "+pathStatus, s.status)
 	mux.HandleFunc("GET "+pathID, s.id)
 	return mux

@@ -19,6 +19,8 @@ const (
 	pathPeers     = "/api/v1/peers"
 	pathStatus    = "/api/v1/status"
 	pathID        = "/api/v1/id"
+	pathNeighbors = "/api/v1/neighbors"
+	pathDoctor    = "/api/v1/doctor"
 )
 
 // Limits of the API.
@@ -182,22 +184,78 @@ type Conn struct {
 	Opened  time.Time `json:"opened"`
 }
 
+// NeighborsRequest is the query of GET /neighbors: watch, probe.
+type NeighborsRequest struct {
+	Watch bool   // tell each change, instead of what is
+	Probe string // a CIDR to say hello to, address by address; empty: none
+}
+
+// Neighbor is one line of GET /neighbors; with watch it is an event, and has a
+// State.
+type Neighbor struct {
+	State   NeighborState `json:"state,omitempty"`
+	Peer    peer.ID       `json:"peer"`
+	Name    string        `json:"name"`  // as it calls itself: hostile text
+	Addrs   []string      `json:"addrs"` // full multiaddrs, with /p2p/ID
+	Links   []string      `json:"links"` // the interfaces that it was heard on
+	Shares  int           `json:"shares"`
+	First   []Shared      `json:"first"`             // the newest of its shares, 20 at most
+	Problem string        `json:"problem,omitempty"` // why it did not tell what it shares
+	Seen    time.Time     `json:"seen"`
+}
+
+// NeighborState is what became of a neighbor.
+type NeighborState string
+
+const (
+	NeighborJoined  NeighborState = "joined"
+	NeighborChanged NeighborState = "changed"
+	NeighborLeft    NeighborState = "left"
+)
+
+// Shared is one share of another peer.
+type Shared struct {
+	Name string     `json:"name"` // hostile text
+	ID   content.ID `json:"id"`
+	Kind share.Kind `json:"kind"`
+	Size int64      `json:"size"` // as its manifest says
+}
+
+// Finding is one line of GET /doctor.
+type Finding struct {
+	Check   string       `json:"check"`   // what was looked at, as "lan"
+	Subject string       `json:"subject"` // which of it, as "eth0 IPv4"
+	State   FindingState `json:"state"`
+	Message string       `json:"message"`
+	Remedy  string       `json:"remedy,omitempty"` // what to do; empty when all is well
+}
+
+// FindingState says how bad a finding is.
+type FindingState string
+
+const (
+	OK   FindingState = "ok"
+	Warn FindingState = "warn" // it works, and less well than it could
+	Fail FindingState = "fail"
+)
+
 // Status is the answer of GET /status.
 type Status struct {
-	Running  bool      `json:"running"` // a peer ran before the command asked
-	Service  Service   `json:"service"`
-	PID      int       `json:"pid"`
-	PeerID   peer.ID   `json:"peer_id"`
-	Alias    string    `json:"alias,omitempty"`
-	Addrs    []string  `json:"addrs"`
-	Peers    int       `json:"peers"`     // distinct peers connected to
-	DHTPeers int       `json:"dht_peers"` // of these: members of a DHT
-	Shares   int64     `json:"shares"`
-	Bytes    int64     `json:"bytes"`
-	Home     string    `json:"home"`
-	Version  string    `json:"version"`
-	Since    time.Time `json:"since"`
-	API      string    `json:"api,omitempty"`
+	Running   bool      `json:"running"` // a peer ran before the command asked
+	Service   Service   `json:"service"`
+	PID       int       `json:"pid"`
+	PeerID    peer.ID   `json:"peer_id"`
+	Alias     string    `json:"alias,omitempty"`
+	Addrs     []string  `json:"addrs"`
+	Peers     int       `json:"peers"`     // distinct peers connected to
+	DHTPeers  int       `json:"dht_peers"` // of these: members of a DHT
+	Neighbors int       `json:"neighbors"` // on the local network
+	Shares    int64     `json:"shares"`
+	Bytes     int64     `json:"bytes"`
+	Home      string    `json:"home"`
+	Version   string    `json:"version"`
+	Since     time.Time `json:"since"`
+	API       string    `json:"api,omitempty"`
 }
 
 // Hello is the answer of GET /id: who runs, and what for.

@@ -1,0 +1,218 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/node"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// lanListen is how long a peer that has just come listens for neighbors
+	// after its hello, and any peer after a probe.
+	lanListen = time.Second
+	// browseMax bounds asking one neighbor what it shares.
+	browseMax = 3 * time.Second
+	// browseParallel is how many are asked at a time.
+	browseParallel = 16
+	// firstMax is how many of a neighbor's shares are listed.
+	firstMax = 20
+)
+
+// listNeighbors lists who is on the local network and what they share: once, or
+// with watch=true from now on, a line for each change.
+func (s *Server) listNeighbors(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	watch, _ := strconv.ParseBool(query.Get("watch"))
+	var probe netip.Prefix
+	if text := query.Get("probe"); text != "" {
+		var err error
+		if probe, err = netip.ParsePrefix(text); err == nil {
+			err = node.CheckProbe(probe)
+		}
+		if err != nil {
+			writeError(w, Errorf(CodeUsage, "%s", OneLine(err.Error())))
+			return
+		}
+	}
+	if err := s.cfg.Node.LANStatus().Err; err != nil {
+		writeError(w, lanError(err))
+		return
+	}
+	out := newStream(w, r, contentTypeLines)
+	g, ctx := errgroup.WithContext(r.Context())
+	listening, over := context.WithCancel(ctx)
+	g.Go(func() error {
+		if !watch {
+			defer over()
+		}
+		return s.meetNeighbors(ctx, probe)
+	})
+	b := &browsing{server: s, known: map[peer.ID]*Neighbor{}, tell: func(n *Neighbor) {
+		if watch {
+			out.send(n)
+		}
+	}}
+	g.Go(func() error {
+		b.follow(listening)
+		return nil
+	})
+	err := g.Wait()
+	over()
+	out.abortIfCutOff()
+	if err != nil {
+		out.fail(ErrorOf(err))
+		return
+	}
+	for _, n := range b.sorted() {
+		if out.sendLine(n) != nil {
+			return
+		}
+	}
+}
+
+// lanError says why there is no local network.
+func lanError(err error) *Error {
+	if errors.Is(err, node.ErrNoLAN) {
+		return Errorf(CodeRefused, "the local network is switched off for this peer").
+			WithHint("run it without --no-lan (no_lan in config.toml, P2PSHARE_NO_LAN)")
+	}
+	return Errorf(CodeFailed, "no local network: %s", OneLine(err.Error())).WithHint("p2pshare doctor says what to do")
+}
+
+// meetNeighbors does what it takes to know who is there: a peer that stays
+// knows, another says hello and listens.
+func (s *Server) meetNeighbors(ctx context.Context, probe netip.Prefix) error {
+	stays := s.cfg.Service == ServiceServing
+	if !stays {
+		s.cfg.Node.Greet()
+	}
+	if probe.IsValid() {
+		if err := s.cfg.Node.Probe(ctx, probe); err != nil {
+			return err
+		}
+	} else if stays {
+		return nil
+	}
+	select {
+	case <-time.After(lanListen):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// browsing follows the neighbors and asks each what it shares.
+type browsing struct {
+	server *Server
+	tell   func(*Neighbor) // each change, in order
+
+	mu    sync.Mutex
+	known map[peer.ID]*Neighbor // guarded by mu
+}
+
+// follow takes up neighbors until ctx ends, and returns when those that it knows
+// then have been asked.
+func (b *browsing) follow(ctx context.Context) {
+	var g errgroup.Group
+	g.SetLimit(browseParallel)
+	// What is being asked goes on when the listening is over.
+	asking := context.WithoutCancel(ctx)
+	seen := map[peer.ID]node.Neighbor{}
+	take := func(now []node.Neighbor) {
+		for _, n := range now {
+			before, ok := seen[n.ID]
+			seen[n.ID] = n
+			if ok && before.Rev == n.Rev && before.First.Equal(n.First) && before.Alias == n.Alias {
+				continue
+			}
+			state := NeighborChanged
+			if !ok {
+				state = NeighborJoined
+			}
+			g.Go(func() error {
+				b.browse(asking, n, state)
+				return nil
+			})
+		}
+		for id := range seen {
+			if !slices.ContainsFunc(now, func(n node.Neighbor) bool { return n.ID == id }) {
+				delete(seen, id)
+				b.left(id)
+			}
+		}
+	}
+	for now := range b.server.cfg.Node.WatchNeighbors(ctx) {
+		take(now)
+	}
+	take(b.server.cfg.Node.Neighbors())
+	g.Wait()
+}
+
+// browse asks a neighbor what it shares, and tells.
+func (b *browsing) browse(ctx context.Context, n node.Neighbor, state NeighborState) {
+	line := newNeighbor(n)
+	line.State = state
+	ctx, cancel := context.WithTimeout(ctx, browseMax)
+	defer cancel()
+	shared, err := b.server.cfg.Library.SharesOf(ctx, peer.AddrInfo{ID: n.ID, Addrs: n.Addrs}, firstMax)
+	if err != nil {
+		line.Problem = OneLine(err.Error())
+	}
+	line.Shares = shared.Total
+	for _, sh := range shared.First {
+		line.First = append(line.First, Shared{Name: string(sh.Name), ID: sh.ID, Kind: sh.Kind, Size: sh.Size})
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.known[n.ID] = line
+	b.tell(line)
+}
+
+func (b *browsing) left(id peer.ID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if line := b.known[id]; line != nil {
+		delete(b.known, id)
+		gone := *line
+		gone.State, gone.First = NeighborLeft, []Shared{}
+		b.tell(&gone)
+	}
+}
+
+// sorted are the neighbors by name.
+func (b *browsing) sorted() []*Neighbor {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var all []*Neighbor
+	for _, n := range b.known {
+		line := *n
+		line.State = ""
+		all = append(all, &line)
+	}
+	slices.SortFunc(all, func(a, b *Neighbor) int {
+		if c := strings.Compare(a.Name, b.Name); c != 0 {
+			return c
+		}
+		return strings.Compare(string(a.Peer), string(b.Peer))
+	})
+	return all
+}
+
+func newNeighbor(n node.Neighbor) *Neighbor {
+	line := &Neighbor{Peer: n.ID, Name: n.Alias, Links: n.Links, Seen: n.Seen.UTC().Truncate(time.Millisecond),
+		Addrs: []string{}, First: []Shared{}}
+	for _, a := range n.Addrs {
+		line.Addrs = append(line.Addrs, a.String()+"/p2p/"+n.ID.String())
+	}
+	return line
+}
