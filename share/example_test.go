@@ -74,7 +74,7 @@ func Example() {
 
 // open starts a peer on loopback and the library on it, both run by g.
 func open(ctx context.Context, g *errgroup.Group, c node.Config) (*node.Node, *share.Library, error) {
-	c.Listen = []ma.Multiaddr{ma.StringCast("/ip4/127.0.0.1/tcp/0")}
+	c.Listen, c.NoMulticast = []ma.Multiaddr{ma.StringCast("/ip4/127.0.0.1/tcp/0")}, true
 	n, err := node.New(ctx, c)
 	if err != nil {
 		return nil, nil, err

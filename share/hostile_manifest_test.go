@@ -394,7 +394,7 @@ func TestForeignManifestsDoNotShortenTheSearchForOnePublishers(t *testing.T) {
 		s := &search{
 			library: asker.lib, name: "x", from: test.from, meter: newMeter(nil, PhaseDHT),
 			newest: map[peer.ID]claim{}, seen: map[peer.ID]bool{}, asking: make(chan struct{}, 1),
-			first: func() { called = true },
+			first: func() { called = true }, anyone: func() {},
 		}
 		s.ask(t.Context(), eager.AddrInfo(), true)
 		if called != test.want {

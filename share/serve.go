@@ -39,8 +39,8 @@ func (l *Library) serve() {
 
 // matches answers the local network's question who has a name or content by the
 // beginning of its digest.
-func (l *Library) matches(asker peer.ID, prefix []byte) bool {
-	found, err := l.catalog.matches(prefix, func(r shareRecord) bool { return r.Scope.allows(asker, node.ViaLAN) })
+func (l *Library) matches(who peer.ID, prefix []byte) bool {
+	found, err := l.catalog.matches(prefix, func(r shareRecord) bool { return r.Scope.allows(who, node.ViaLAN) })
 	if err != nil {
 		l.log.Warn("look for what a neighbor wants", "err", err)
 	}
