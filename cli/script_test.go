@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -45,7 +46,9 @@ func TestMain(m *testing.M) {
 //	mkfile NAME SIZE        a file of random bytes; SIZE as 3000 or 64M
 //	same FILE FILE          both hold the same bytes
 //
-// Each story has homes of its own, and all traffic stays on loopback.
+// Each story has homes of its own, and all traffic stays on loopback. It has a
+// local network only when it sets P2PSHARE_LAN_PORT to its $LAN_PORT and clears
+// P2PSHARE_NO_LAN.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("testdata", "script"),
@@ -63,7 +66,9 @@ func TestScripts(t *testing.T) {
 				env.Setenv(k, v)
 			}
 			env.Values[processesKey{}] = map[string]*process{}
-			return nil
+			port, err := freeUDPPort()
+			env.Setenv("LAN_PORT", strconv.Itoa(port))
+			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start":   cmdStart,
@@ -85,6 +90,16 @@ func TestScripts(t *testing.T) {
 	})
 }
 
+// freeUDPPort draws a port for a story's own local network.
+func freeUDPPort() (int, error) {
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{})
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	return c.LocalAddr().(*net.UDPAddr).Port, nil
+}
+
 // processMax is how long a background process may take to get somewhere.
 const processMax = 60 * time.Second
 
@@ -101,7 +116,7 @@ type process struct {
 
 // scriptEnv are the variables that reach a background process.
 var scriptEnv = []string{"HOME", "PATH", "TMPDIR", "XDG_RUNTIME_DIR", "P2PSHARE_HOME", "P2PSHARE_LISTEN",
-	"P2PSHARE_BOOTSTRAP", "P2PSHARE_PEER", "P2PSHARE_NO_LAN", "P2PSHARE_NO_DHT"}
+	"P2PSHARE_BOOTSTRAP", "P2PSHARE_PEER", "P2PSHARE_NO_LAN", "P2PSHARE_LAN_PORT", "P2PSHARE_NO_DHT"}
 
 func startProcess(ts *testscript.TestScript, args []string) *process {
 	exe, err := exec.LookPath("p2pshare")
