@@ -123,6 +123,7 @@ type Node struct {
 	listening chan struct{} // closed once the listeners are open
 	changed   chan struct{} // capacity 1: coalesced "announce again" signals
 	entry     entry
+	learnt    learnt
 
 	streams   streams
 	closeOnce sync.Once
@@ -323,13 +324,18 @@ func (n *Node) Addrs() []ma.Multiaddr { return preferNonLoopback(n.host.Addrs())
 func (n *Node) AddrInfo() peer.AddrInfo { return peer.AddrInfo{ID: n.ID(), Addrs: n.Addrs()} }
 
 // Connect dials p at its given and known addresses. When there are none, or
-// they no longer answer, the DHTs are asked for newer ones. ctx bounds it all.
+// they no longer answer, the DHTs are asked for newer ones. A p without an ID is
+// learnt first; see Learn. ctx bounds it all.
 func (n *Node) Connect(ctx context.Context, p peer.AddrInfo) error {
+	p, err := n.Learn(ctx, p)
+	if err != nil {
+		return err
+	}
 	if p.ID == n.ID() {
 		return fmt.Errorf("connect to %s: it is this peer itself", p.ID)
 	}
 	n.awaitPunch(ctx, p)
-	err := n.host.Connect(ctx, p)
+	err = n.host.Connect(ctx, p)
 	if err == nil || ctx.Err() != nil || n.dht == nil {
 		return err
 	}
