@@ -95,7 +95,13 @@ func (c *crowd) end() {
 
 // offer dials a peer that may be a source, unless it was tried before. It does
 // not wait. ctx is the get's.
-func (c *crowd) offer(ctx context.Context, p peer.AddrInfo) { c.take(ctx, p, false) }
+func (c *crowd) offer(ctx context.Context, p peer.AddrInfo) {
+	if p.ID == "" {
+		c.offerUnknown(ctx, p)
+		return
+	}
+	c.take(ctx, p, false)
+}
 
 func (c *crowd) take(ctx context.Context, p peer.AddrInfo, neighbor bool) {
 	c.mu.Lock()

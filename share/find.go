@@ -187,7 +187,7 @@ func (s *search) askAll(ctx context.Context, peers []peer.AddrInfo) {
 	var g errgroup.Group
 	for _, p := range peers {
 		g.Go(func() error {
-			s.ask(ctx, p, false)
+			s.askNamed(ctx, p)
 			return nil
 		})
 	}

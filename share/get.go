@@ -35,7 +35,7 @@ type GetOptions struct {
 	From peer.ID
 	// Path takes one file or subdirectory of the directory asked for.
 	Path Path
-	// Peers are asked first.
+	// Peers are asked first. One without an ID is learnt; see node.Node.Learn.
 	Peers []peer.AddrInfo
 	// Strict refuses a name that only strangers vouch for.
 	Strict bool
@@ -78,6 +78,7 @@ func (l *Library) Get(ctx context.Context, w What, o GetOptions) (Got, error) {
 	whole := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	m := newMeter(o.Progress, PhaseLocal)
+	m.notes = o.Note
 	g := &getting{library: l, options: o, what: w, meter: m, crowd: l.newCrowd(m), localizer: thisSystem()}
 	var ticking sync.WaitGroup
 	ticking.Go(func() { tickUntil(ctx, m) })

@@ -20,8 +20,10 @@ type meter struct {
 	report  func(Progress)
 	whole   *meter // of the directory whose file this meter counts, or nil
 	now     Progress
-	last    time.Time // of the last report
-	samples []sample  // within rateWindow, oldest first
+	last    time.Time       // of the last report
+	samples []sample        // within rateWindow, oldest first
+	notes   func(string)    // gets what noteOnce is told; may be nil
+	noted   map[string]bool // what it got
 }
 
 type sample struct {
@@ -94,6 +96,20 @@ func (m *meter) exclusive(fn func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	fn()
+}
+
+// noteOnce passes on a line that a person should see, the first time it comes.
+func (m *meter) noteOnce(line string) {
+	m.exclusive(func() {
+		if m.notes == nil || m.noted[line] {
+			return
+		}
+		if m.noted == nil {
+			m.noted = map[string]bool{}
+		}
+		m.noted[line] = true
+		m.notes(line)
+	})
 }
 
 // update changes the counts, and reports them when change says that it

@@ -204,31 +204,12 @@ func parseLink(s string) (What, error) {
 	if addrs = values["peer"]; len(addrs) > linkPeersMax {
 		return bad("more than %d peers", linkPeersMax)
 	}
-	if w.Peers, err = ParsePeers(addrs); err != nil {
-		return What{}, fmt.Errorf("link: %w", err)
+	for _, text := range addrs { // with an ID, unlike ParsePeers: a link says whom it means
+		p, err := peer.AddrInfoFromString(text)
+		if err != nil {
+			return bad("peer address %q is not a multiaddr like /ip4/192.0.2.7/tcp/4001/p2p/12D3Koo…", Escape(text))
+		}
+		w.Peers = addPeer(w.Peers, *p)
 	}
 	return w, nil
-}
-
-// ParsePeers reads multiaddrs that end in /p2p/PEERID, merging those of one
-// peer. The error names the address and what it lacks.
-func ParsePeers(addrs []string) ([]peer.AddrInfo, error) {
-	var peers []peer.AddrInfo
-	for _, s := range addrs {
-		p, err := peer.AddrInfoFromString(s)
-		if err != nil {
-			return nil, fmt.Errorf("%w: peer address %q is not a multiaddr like /ip4/192.0.2.7/tcp/4001/p2p/12D3Koo…", ErrBadWhat, Escape(s))
-		}
-		merged := false
-		for i := range peers {
-			if peers[i].ID == p.ID {
-				peers[i].Addrs = append(peers[i].Addrs, p.Addrs...)
-				merged = true
-			}
-		}
-		if !merged {
-			peers = append(peers, *p)
-		}
-	}
-	return peers, nil
 }

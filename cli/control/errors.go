@@ -109,11 +109,13 @@ var causes = []struct {
 }{
 	{share.ErrBadName, CodeUsage, "a name is one path component of printable Unicode, at most 255 bytes"},
 	{share.ErrBadWhat, CodeUsage, "ask by name, NAME#PREFIX, PEERID/NAME, b3:HASH or link; p2pshare help get"},
+	{share.ErrBadPeer, CodeUsage, "a peer is IP:PORT, HOST:PORT, or a full multiaddr: p2pshare id on that machine prints its addresses"},
 	{content.ErrInvalidID, CodeUsage, "a content ID is what b3sum prints: b3: and 64 hex digits; for a file named like one: --literal"},
 	{share.ErrAmbiguous, CodeAmbiguous, "ask for one of them as NAME#PREFIX with the first digits of its ID, as b3:HASH, or --from its publisher"},
 	{share.ErrCorrupt, CodeIntegrity, "no wrong byte was kept; ask again later, or name another peer with --peer"},
 	{content.ErrCorrupt, CodeIntegrity, "no wrong byte was kept; ask again later, or name another peer with --peer"},
 	{node.ErrRelayOnly, CodeUnreachable, "its provider sits behind a NAT that could not be crossed; one side needs a reachable port"},
+	{node.ErrNotPeer, CodeUnreachable, "check the address and the port: p2pshare id on that machine prints them"},
 	{share.ErrUnreachable, CodeUnreachable, "its providers may be offline; try again later, or name a peer that has it with --peer"},
 	{share.ErrNotShared, CodeNotFound, "p2pshare ls shows what is shared from here"},
 	{share.ErrNotFound, CodeNotFound, "name a bootstrap peer with --bootstrap, or a peer that has it with --peer"},

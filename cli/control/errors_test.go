@@ -21,6 +21,7 @@ func TestErrorsBecomeTheirCodes(t *testing.T) {
 	}{
 		{share.ErrBadName, CodeUsage},
 		{share.ErrBadWhat, CodeUsage},
+		{share.ErrBadPeer, CodeUsage},
 		{content.ErrInvalidID, CodeUsage},
 		{share.ErrNotFound, CodeNotFound},
 		{share.ErrNotShared, CodeNotFound},
@@ -29,6 +30,7 @@ func TestErrorsBecomeTheirCodes(t *testing.T) {
 		{content.ErrCorrupt, CodeIntegrity},
 		{share.ErrUnreachable, CodeUnreachable},
 		{node.ErrRelayOnly, CodeUnreachable},
+		{node.ErrNotPeer, CodeUnreachable},
 		// A provider that does not answer in time is not the person's timeout.
 		{fmt.Errorf("%w: %w", share.ErrUnreachable, context.DeadlineExceeded), CodeUnreachable},
 		{context.DeadlineExceeded, CodeTimeout},
