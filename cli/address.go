@@ -5,7 +5,6 @@ import (
 	"net"
 	"strings"
 
-	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/p2pshare/p2pshare/cli/control"
 )
@@ -44,16 +43,6 @@ func parseBootstrap(text string) (ma.Multiaddr, error) {
 	}
 	return nil, control.Errorf(control.CodeUsage, "the /p2p/ID part is missing").
 		WithHint("p2pshare id on that machine prints its addresses in full")
-}
-
-func checkPeer(text string) error {
-	if err := checkHostPort(text); err != nil {
-		return err
-	}
-	if _, err := peer.AddrInfoFromString(text); err != nil {
-		return errors.New("not a multiaddr like /ip4/192.0.2.7/tcp/4001/p2p/12D3Koo…")
-	}
-	return nil
 }
 
 // checkHostPort gives the plainest of wrong forms a hint of its own.

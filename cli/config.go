@@ -46,7 +46,7 @@ const (
 var settingTable = []setting{
 	{"listen", listSetting, "listen on this `MULTIADDR` (repeatable; default: all interfaces, on a kept port)"},
 	{"bootstrap", listSetting, "enter the DHT through this `MULTIADDR`, with /p2p/ID (repeatable)"},
-	{"peer", listSetting, "dial this `MULTIADDR`, with /p2p/ID, and ask it first (repeatable)"},
+	{"peer", listSetting, "dial this `PEER`, IP:PORT or a multiaddr with /p2p/ID, and ask it first (repeatable)"},
 	{"no_lan", boolSetting, "no multicast in or out"},
 	{"lan_port", textSetting, "UDP `PORT` of the local network's groups (default 42042, and its neighbors' too)"},
 	{"no_dht", boolSetting, "no DHT"},
@@ -89,8 +89,8 @@ type settings struct {
 	values map[string]value
 
 	listen    []ma.Multiaddr
-	bootstrap []ma.Multiaddr // with /p2p/ID, or a dnsaddr without
-	peers     []peer.AddrInfo
+	bootstrap []ma.Multiaddr  // with /p2p/ID, or a dnsaddr without
+	peers     []peer.AddrInfo // without an ID: to be learnt
 	noLAN     bool
 	lanPort   int // 0: the default
 	noDHT     bool
@@ -257,8 +257,8 @@ func (s *settings) check() error {
 		s.bootstrap = append(s.bootstrap, a)
 	}
 	for _, text := range s.values["peer"].texts {
-		if err := checkPeer(text); err != nil {
-			return s.bad("peer", text, err)
+		if _, err := share.ParsePeer(text); err != nil {
+			return s.bad("peer", text, control.ErrorOf(err))
 		}
 	}
 	if s.peers, err = share.ParsePeers(s.values["peer"].texts); err != nil {

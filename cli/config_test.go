@@ -73,11 +73,11 @@ func TestSettingsPrecedence(t *testing.T) {
 func TestSettingsAreParsed(t *testing.T) {
 	full := "/ip4/127.0.0.1/tcp/1/p2p/" + testID
 	s, err := settleWith(t, "no_lan = true\ntimeout = \"90s\"", nil,
-		"--bootstrap", full, "--bootstrap", "/dnsaddr/example.org", "--peer", full, "--no-dht")
+		"--bootstrap", full, "--bootstrap", "/dnsaddr/example.org", "--peer", full, "--peer", "127.0.0.1:2", "--no-dht")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(s.bootstrap) != 2 || len(s.peers) != 1 || s.peers[0].ID.String() != testID || !s.noLAN || !s.noDHT || s.timeout != 90*time.Second {
+	if len(s.bootstrap) != 2 || len(s.peers) != 2 || s.peers[0].ID.String() != testID || s.peers[1].ID != "" || !s.noLAN || !s.noDHT || s.timeout != 90*time.Second {
 		t.Errorf("settings = %+v", s)
 	}
 }
@@ -90,7 +90,8 @@ func TestBadSettingsExit2AndAreNamed(t *testing.T) {
 		{"", "--listen", "nonsense"},
 		{"", "--listen", "/ip4/127.0.0.1"},
 		{"", "--listen", "/ip4/127.0.0.1/tcp/1/p2p/" + testID},
-		{"", "--peer", "127.0.0.1:1"},
+		{"", "--peer", "nonsense"},
+		{"", "--peer", "127.0.0.1:0"},
 		{"", "--peer", "/ip4/127.0.0.1/tcp/1"},
 		{"", "--timeout", "-1s"},
 		{"", "--timeout", "soon"},

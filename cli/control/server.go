@@ -58,7 +58,8 @@ type Config struct {
 	Service Service
 	// TCP opens the loopback TCP side too, on a drawn port.
 	TCP bool
-	// Peers are asked first in every search, after those of the request.
+	// Peers are asked first in every search, after those of the request. One
+	// without an ID is learnt.
 	Peers []peer.AddrInfo
 	// Alias and Version are told by status.
 	Alias, Version string

@@ -68,7 +68,7 @@ type GetRequest struct {
 	Force    bool     `json:"force,omitempty"`    // replace a different file
 	From     peer.ID  `json:"from,omitempty"`     // only manifests signed by it
 	Path     string   `json:"path,omitempty"`     // what inside the directory
-	Peers    []string `json:"peers,omitempty"`    // multiaddrs with /p2p/ID to ask first
+	Peers    []string `json:"peers,omitempty"`    // to ask first, as share.ParsePeer reads them
 	Strict   bool     `json:"strict,omitempty"`   // refuse names that only strangers vouch for
 	NoServe  bool     `json:"no_serve,omitempty"` // don't go on serving what was got
 	Detached bool     `json:"detached,omitempty"` // go on when the request's connection closes
