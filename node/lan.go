@@ -58,10 +58,16 @@ type localNet struct {
 	echoes echoes
 
 	mu        sync.Mutex
-	neighbors *neighbors            // guarded by mu
-	answered  map[peer.ID]time.Time // guarded by mu: unknown senders, lately
-	wants     map[*want]struct{}    // guarded by mu
-	change    chan struct{}         // guarded by mu: closed and replaced when neighbors change
+	neighbors *neighbors         // guarded by mu
+	answered  map[life]time.Time // guarded by mu: unknown senders, lately
+	wants     map[*want]struct{} // guarded by mu
+	change    chan struct{}      // guarded by mu: closed and replaced when neighbors change
+}
+
+// life is a peer from one start to its end.
+type life struct {
+	peer peer.ID
+	boot int64
 }
 
 // lanPoke asks the announcing loop to say something.
@@ -76,7 +82,7 @@ const (
 func newLocalNet(n *Node) (*localNet, error) {
 	l := &localNet{
 		node: n, boot: time.Now().UnixMilli(), poke: make(chan lanPoke, 8),
-		neighbors: newNeighbors(), answered: map[peer.ID]time.Time{},
+		neighbors: newNeighbors(), answered: map[life]time.Time{},
 		wants: map[*want]struct{}{}, change: make(chan struct{}),
 	}
 	l.limits.init(time.Now())
@@ -359,13 +365,14 @@ func (l *localNet) mayAnswer(h heard, now time.Time) bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now.Sub(l.answered[h.sender]) < answerAgain {
+	who := life{h.sender, h.Boot}
+	if now.Sub(l.answered[who]) < answerAgain {
 		return false
 	}
 	if len(l.answered) >= neighborsMax {
 		clear(l.answered)
 	}
-	l.answered[h.sender] = now
+	l.answered[who] = now
 	return true
 }
 
