@@ -166,7 +166,7 @@ func (t *neighbors) hear(h heard, now time.Time) hearing {
 		t.makeRoom(h.from.Addr(), now)
 		k = &neighbor{Neighbor: Neighbor{ID: h.sender, First: now}, boot: h.Boot,
 			addrs: map[string]heardAddr{}, links: map[string]time.Time{}}
-		k.window.accept(h.N)
+		k.window = window{h.N, ^uint64(0)} // what was sent before may be a recording
 		t.byID[h.sender] = k
 		t.byIP[h.from.Addr()]++
 		change = heardNew

@@ -64,6 +64,7 @@ func TestNeighborsHear(t *testing.T) {
 			{from("ann", 5, 5, presenceHere), heardAgain, 1},
 			{from("ann", 5, 5, presenceHere), heardNothing, 1},
 			{proven(from("ann", 5, 4, presenceHere)), heardNothing, 1},
+			{from("ann", 5, 3, presenceHere), heardNothing, 1}, // never seen, and older than the proof
 		}},
 		{"an earlier life proves nothing", []struct {
 			heard
