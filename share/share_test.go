@@ -24,7 +24,8 @@ type testPeer struct {
 	dir string // a directory of its own, for files
 }
 
-// startPeer runs a peer until the test ends, or stop is called.
+// startPeer runs a peer until the test ends, or stop is called. It is on a local
+// network only when a LANPort is given.
 func startPeer(t *testing.T, c node.Config) (p *testPeer, stop func()) {
 	t.Helper()
 	if c.Listen == nil {
@@ -33,7 +34,7 @@ func startPeer(t *testing.T, c node.Config) (p *testPeer, stop func()) {
 	if c.Dir == "" {
 		c.Dir = t.TempDir()
 	}
-	c.NoMulticast = true
+	c.NoMulticast = c.LANPort == 0
 	ctx, cancel := context.WithCancel(t.Context())
 	n, err := node.New(ctx, c)
 	if err != nil {
