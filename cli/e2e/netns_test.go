@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,13 +12,13 @@ import (
 
 // lab makes network namespaces that end with the test.
 type lab struct {
-	t      *testing.T
+	t      testing.TB
 	prefix string
 	links  int
 }
 
 // newLab skips the test where namespaces can't be made.
-func newLab(t *testing.T) *lab {
+func newLab(t testing.TB) *lab {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("network namespaces need root")
@@ -33,11 +34,13 @@ func newLab(t *testing.T) *lab {
 	return l
 }
 
-func (l *lab) run(args ...string) {
+func (l *lab) run(args ...string) string {
 	l.t.Helper()
-	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+	if err != nil {
 		l.t.Fatalf("%s: %v: %s", strings.Join(args, " "), err, out)
 	}
+	return string(out)
 }
 
 // host makes a namespace with nothing but a loopback interface.
@@ -46,6 +49,8 @@ func (l *lab) host(name string) string {
 	ns := l.prefix + name
 	l.run("ip", "netns", "add", ns)
 	l.t.Cleanup(func() { exec.Command("ip", "netns", "del", ns).Run() })
+	// An address is used at once, not after a second of asking for duplicates.
+	l.in(ns, "sh", "-c", "for i in all default; do echo 0 >/proc/sys/net/ipv6/conf/$i/accept_dad; done")
 	l.run("ip", "-n", ns, "link", "set", "lo", "up")
 	return ns
 }
@@ -68,18 +73,96 @@ func (l *lab) plug(ns, dev, cidr, hub string) {
 	l.run("ip", "-n", ns, "link", "set", dev, "up")
 }
 
+// hub makes a namespace that is a bridge.
+func (l *lab) hub(name string) string {
+	l.t.Helper()
+	hub := l.host(name)
+	l.bridge(hub)
+	return hub
+}
+
 // lan makes n hosts on one bridge, 10.77.0.1 and on, without a default route.
+// Each host has an IPv6 link-local address besides.
 func (l *lab) lan(n int) []string {
 	l.t.Helper()
-	hub := l.host("sw")
-	l.bridge(hub)
+	return l.lanOf(n, "10.77.0.%d/24")
+}
+
+// lanOf makes n hosts on one bridge; format makes an address of 1, 2 and on.
+func (l *lab) lanOf(n int, format string) []string {
+	l.t.Helper()
+	hub := l.hub("sw")
 	var hosts []string
 	for i := 1; i <= n; i++ {
 		h := l.host(fmt.Sprintf("h%d", i))
-		l.plug(h, "eth0", fmt.Sprintf("10.77.0.%d/24", i), hub)
+		l.plug(h, "eth0", fmt.Sprintf(format, i), hub)
 		hosts = append(hosts, h)
 	}
 	return hosts
+}
+
+// in runs a command in a namespace and returns its output.
+func (l *lab) in(ns string, args ...string) string {
+	l.t.Helper()
+	return l.run(append([]string{"ip", "netns", "exec", ns}, args...)...)
+}
+
+// needNFT skips a test of a packet filter where there is none.
+func needNFT(t testing.TB) {
+	t.Helper()
+	if _, err := exec.LookPath("nft"); err != nil {
+		t.Skip("a packet filter needs nft, from nftables")
+	}
+}
+
+// traffic is what a host sent: datagrams to multicast groups of either family,
+// other datagrams, and everything, link-layer protocols excluded.
+type traffic struct{ Multicast4, Multicast6, Unicast, Total packets }
+
+type packets struct{ Packets, Bytes int64 }
+
+// count begins to count what ns sends through its interfaces but lo. It needs
+// nft.
+func (l *lab) count(ns string) {
+	l.t.Helper()
+	l.in(ns, "nft", `table inet traffic {
+		counter multicast4 {}
+		counter multicast6 {}
+		counter unicast {}
+		counter total {}
+		chain out { type filter hook output priority 0;
+			oifname "lo" return
+			counter name total
+			meta l4proto != udp return
+			ip daddr 224.0.0.0/4 counter name multicast4 return
+			ip6 daddr ff00::/8 counter name multicast6 return
+			counter name unicast
+		}
+	}`)
+}
+
+// sent is what ns sent since count.
+func (l *lab) sent(ns string) traffic {
+	l.t.Helper()
+	var list struct {
+		NFTables []struct {
+			Counter struct {
+				Name string
+				packets
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(l.in(ns, "nft", "-j", "list", "counters")), &list); err != nil {
+		l.t.Fatal(err)
+	}
+	var sent traffic
+	of := map[string]*packets{"multicast4": &sent.Multicast4, "multicast6": &sent.Multicast6, "unicast": &sent.Unicast, "total": &sent.Total}
+	for _, entry := range list.NFTables {
+		if c, ok := of[entry.Counter.Name]; ok {
+			*c = entry.Counter.packets
+		}
+	}
+	return sent
 }
 
 // home makes a host behind a NAT router with the WAN address wan on the bridge
@@ -90,8 +173,8 @@ func (l *lab) home(name, wan, net, inet string) string {
 	l.plug(router, "wan0", wan+"/24", inet)
 	l.bridge(router)
 	l.run("ip", "-n", router, "addr", "add", net+".1/24", "dev", "br0")
-	l.run("ip", "netns", "exec", router, "sysctl", "-qw", "net.ipv4.ip_forward=1")
-	l.run("ip", "netns", "exec", router, "nft", `table ip nat {
+	l.in(router, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+	l.in(router, "nft", `table ip nat {
 		chain post { type nat hook postrouting priority 100; oifname "wan0" masquerade; }
 		chain in { type filter hook input priority 0; ct state established,related accept; iifname "wan0" drop; }
 		chain forwarded { type filter hook forward priority 0; policy drop; iifname "br0" accept; ct state established,related accept; }
@@ -105,9 +188,7 @@ func (l *lab) home(name, wan, net, inet string) string {
 // TestPeersBehindNATsReachEachOther has two homes behind NATs and a bootstrap
 // peer in public: the relay arranges, a punched hole carries the file.
 func TestPeersBehindNATsReachEachOther(t *testing.T) {
-	if _, err := exec.LookPath("nft"); err != nil {
-		t.Skip("a NAT needs nft, from nftables")
-	}
+	needNFT(t)
 	l := newLab(t)
 	inet := l.host("inet")
 	l.bridge(inet)

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,7 +29,24 @@ import (
 // program is the binary under test, built by TestMain.
 var program string
 
-func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
+// roles are what the test binary plays when it is run again, in a namespace,
+// with roleVariable set: see roleCommand.
+var roles = map[string]func() error{
+	"flood": floodRole,
+}
+
+const roleVariable = "E2E_ROLE"
+
+func TestMain(m *testing.M) {
+	if role, ok := roles[os.Getenv(roleVariable)]; ok {
+		if err := role(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(buildAndRun(m))
+}
 
 func buildAndRun(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "p2pshare-e2e-")
@@ -67,13 +85,30 @@ func newPeer(t testing.TB, flags ...string) *peer {
 }
 
 func (p *peer) command(ctx context.Context, args ...string) *exec.Cmd {
-	args = slices.Concat([]string{program, "--home", p.home, "--json"}, args)
-	if p.netns != "" {
-		args = slices.Concat([]string{"ip", "netns", "exec", p.netns}, args)
-	}
-	c := exec.CommandContext(ctx, args[0], args[1:]...)
+	c := commandIn(ctx, p.netns, slices.Concat([]string{program, "--home", p.home, "--json"}, args)...)
 	c.Dir = p.dir
 	c.Env = slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "P2PSHARE_") })
+	return c
+}
+
+// commandIn is a command in a namespace, or here if ns is empty. The process is
+// the command itself: ip replaces itself by it.
+func commandIn(ctx context.Context, ns string, args ...string) *exec.Cmd {
+	if ns != "" {
+		args = slices.Concat([]string{"ip", "netns", "exec", ns}, args)
+	}
+	return exec.CommandContext(ctx, args[0], args[1:]...)
+}
+
+// roleCommand is the test binary in a namespace, in one of roles.
+func roleCommand(t testing.TB, ns, role string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := commandIn(t.Context(), ns, self)
+	c.Env = append(os.Environ(), roleVariable+"="+role)
 	return c
 }
 
@@ -134,21 +169,44 @@ func (p *peer) must(t testing.TB, args ...string) event {
 
 // process is a command that goes on running.
 type process struct {
-	cmd    *exec.Cmd
-	stderr *lockedBuffer
-	ready  event
-	events chan event // those after ready; closed when stdout ends
+	cmd     *exec.Cmd
+	started time.Time // just before it was executed
+	stderr  *lockedBuffer
+	ready   event
+	events  chan event // those after ready; closed when stdout ends
 }
 
 type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu   sync.Mutex // guards what follows
+	b    bytes.Buffer
+	grew chan struct{} // closed by the next Write; nil when nobody waits
 }
 
 func (l *lockedBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.grew != nil {
+		close(l.grew)
+		l.grew = nil
+	}
 	return l.b.Write(p)
+}
+
+// after returns what was written after the first n bytes, and a channel that
+// is closed when there is more.
+func (l *lockedBuffer) after(n int) (string, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.grew == nil {
+		l.grew = make(chan struct{})
+	}
+	return string(l.b.Bytes()[n:]), l.grew
+}
+
+func (l *lockedBuffer) len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Len()
 }
 
 func (l *lockedBuffer) String() string {
@@ -161,7 +219,12 @@ func (l *lockedBuffer) String() string {
 // returns at once; its events are to be read.
 func (p *peer) start(t testing.TB, args ...string) *process {
 	t.Helper()
-	c := p.command(t.Context(), slices.Concat(args, p.flags)...)
+	return startProcess(t, p.command(t.Context(), slices.Concat(args, p.flags)...))
+}
+
+// startProcess starts a command whose context ends with the test.
+func startProcess(t testing.TB, c *exec.Cmd) *process {
+	t.Helper()
 	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
 	c.WaitDelay = 10 * time.Second
 	proc := &process{cmd: c, stderr: &lockedBuffer{}, events: make(chan event, 1024)}
@@ -170,6 +233,7 @@ func (p *peer) start(t testing.TB, args ...string) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
+	proc.started = time.Now()
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -225,9 +289,17 @@ func (p *process) await(t testing.TB, what string, match func(event) bool) event
 func (p *peer) serve(t testing.TB, args ...string) *process {
 	t.Helper()
 	proc := p.start(t, args...)
-	proc.ready = proc.await(t, "ready", func(e event) bool { return e.text("event") == "ready" })
+	proc.awaitReady(t)
 	return proc
 }
+
+func (p *process) awaitReady(t testing.TB) {
+	t.Helper()
+	p.ready = p.await(t, "ready", func(e event) bool { return e.text("event") == "ready" })
+}
+
+// id is the peer ID of a process that is ready.
+func (p *process) id() string { return p.ready.text("peer_id") }
 
 // addr is the first full address of a process that is ready.
 func (p *process) addr(t testing.TB) string {
@@ -239,27 +311,71 @@ func (p *process) addr(t testing.TB) string {
 	return addrs[0].(string)
 }
 
-// end signals a process and waits until it is gone.
-func (p *process) end(t testing.TB, sig os.Signal) int {
+// awaitLog waits until the log on stderr, from byte from on, has a line with
+// each of parts, and returns when that was, by the time in the line.
+func (p *process) awaitLog(t testing.TB, from int, atMost time.Duration, parts ...string) time.Time {
 	t.Helper()
-	if err := p.cmd.Process.Signal(sig); err != nil {
-		t.Fatal(err)
+	deadline := time.After(atMost)
+	for {
+		log, more := p.stderr.after(from)
+		for line := range strings.Lines(log) {
+			lacks := func(part string) bool { return !strings.Contains(line, part) }
+			if strings.HasSuffix(line, "\n") && !slices.ContainsFunc(parts, lacks) {
+				return logTime(t, line)
+			}
+		}
+		select {
+		case <-more:
+		case <-deadline:
+			t.Fatalf("no line with %q in the log within %v:\n%s", parts, atMost, log)
+		}
 	}
-	for range p.events { // until stdout closes
+}
+
+// logTime is when a line was logged, by slog's text handler.
+func logTime(t testing.TB, line string) time.Time {
+	t.Helper()
+	stamp, _, _ := strings.Cut(strings.TrimPrefix(line, "time="), " ")
+	at, err := time.Parse(time.RFC3339Nano, stamp)
+	if err != nil {
+		t.Fatalf("log line %q: %v", line, err)
 	}
-	p.cmd.Wait()
-	return p.cmd.ProcessState.ExitCode()
+	return at
+}
+
+// end signals processes and waits until they are gone. It returns the exit code
+// of the last.
+func (p *process) end(t testing.TB, sig os.Signal) int { t.Helper(); return endAll(t, sig, p) }
+
+func endAll(t testing.TB, sig os.Signal, ps ...*process) int {
+	t.Helper()
+	for _, p := range ps {
+		if err := p.cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+	}
+	code := 0
+	for _, p := range ps {
+		for range p.events { // until stdout closes
+		}
+		p.cmd.Wait()
+		code = p.cmd.ProcessState.ExitCode()
+	}
+	return code
 }
 
 // memoryPeak is the process's largest resident set so far, in bytes.
-func (p *process) memoryPeak(t testing.TB) int64 {
+func (p *process) memoryPeak(t testing.TB) int64 { t.Helper(); return p.statusBytes(t, "VmHWM") }
+
+// memory is the process's resident set, in bytes.
+func (p *process) memory(t testing.TB) int64 { t.Helper(); return p.statusBytes(t, "VmRSS") }
+
+// statusBytes is a size that the kernel tells of the process.
+func (p *process) statusBytes(t testing.TB, key string) int64 {
 	t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	if err != nil {
-		t.Skipf("the peak of memory is read from /proc: %v", err)
-	}
-	for line := range strings.Lines(string(status)) {
-		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+	status := p.proc(t, "status")
+	for line := range strings.Lines(status) {
+		if rest, ok := strings.CutPrefix(line, key+":"); ok {
 			kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
 			if err != nil {
 				t.Fatal(err)
@@ -267,6 +383,38 @@ func (p *process) memoryPeak(t testing.TB) int64 {
 			return kib << 10
 		}
 	}
-	t.Fatal("no VmHWM in /proc")
+	t.Fatalf("no %s in /proc", key)
 	return 0
+}
+
+// proc reads a file of /proc/PID; those below net are of the process's network
+// namespace.
+func (p *process) proc(t testing.TB, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), name))
+	if err != nil && runtime.GOOS != "linux" {
+		t.Skipf("this is measured by /proc: %v", err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// tick is the unit of the kernel's processor times, USER_HZ.
+const tick = 10 * time.Millisecond
+
+// cpu is the processor time that the process has used, to a tick.
+func (p *process) cpu(t testing.TB) time.Duration {
+	t.Helper()
+	stat := p.proc(t, "stat")
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:]) // from the third field on
+	var sum time.Duration
+	for _, f := range fields[11:13] { // utime and stime
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += time.Duration(n) * tick
+	}
+	return sum
 }
