@@ -121,6 +121,11 @@ type traffic struct{ Multicast4, Multicast6, Unicast, Total packets }
 
 type packets struct{ Packets, Bytes int64 }
 
+func (t traffic) plus(u traffic) traffic {
+	sum := func(a, b packets) packets { return packets{a.Packets + b.Packets, a.Bytes + b.Bytes} }
+	return traffic{sum(t.Multicast4, u.Multicast4), sum(t.Multicast6, u.Multicast6), sum(t.Unicast, u.Unicast), sum(t.Total, u.Total)}
+}
+
 // count begins to count what ns sends through its interfaces but lo. It needs
 // nft.
 func (l *lab) count(ns string) {
@@ -163,6 +168,30 @@ func (l *lab) sent(ns string) traffic {
 		}
 	}
 	return sent
+}
+
+// manyNeighbors makes room for some ten thousand entries in the tables of
+// link-layer addresses, until the end of the test. These have a limit over all
+// namespaces, which 50 hosts that answer one another exceed.
+func (l *lab) manyNeighbors() {
+	l.t.Helper()
+	for _, family := range []string{"ipv4", "ipv6"} {
+		for i, n := range []string{"8192", "16384", "32768"} {
+			path := fmt.Sprintf("/proc/sys/net/%s/neigh/default/gc_thresh%d", family, i+1)
+			before, err := os.ReadFile(path)
+			if err == nil {
+				err = os.WriteFile(path, []byte(n), 0)
+			}
+			if err != nil {
+				l.t.Skipf("many hosts need larger neighbor tables: %v", err)
+			}
+			l.t.Cleanup(func() {
+				if err := os.WriteFile(path, before, 0); err != nil {
+					l.t.Error(err)
+				}
+			})
+		}
+	}
 }
 
 // home makes a host behind a NAT router with the WAN address wan on the bridge

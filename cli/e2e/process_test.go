@@ -33,6 +33,7 @@ var program string
 // with roleVariable set: see roleCommand.
 var roles = map[string]func() error{
 	"flood": floodRole,
+	"mdns":  mdnsRole,
 }
 
 const roleVariable = "E2E_ROLE"
