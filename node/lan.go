@@ -31,6 +31,9 @@ const (
 	// hereGap the least time between two datagrams because of changes.
 	hereSoon = 200 * time.Millisecond
 	hereGap  = 5 * time.Second
+	// lanTick is how often it is looked whether a neighbor has gone, or a flood is
+	// over.
+	lanTick = time.Second
 	// nonceBucket is how long one nonce is asked for. An echo of it, or of the one
 	// before, is fresh.
 	nonceBucket = 10 * time.Second
@@ -138,9 +141,9 @@ func (l *localNet) announce(ctx context.Context) {
 		hellos = len(helloAt)
 		next.Stop()
 	}
-	expire := time.NewTicker(neighborAge / 20)
+	tick := time.NewTicker(lanTick)
 	defer next.Stop()
-	defer expire.Stop()
+	defer tick.Stop()
 	said := time.Now()
 	begin := func() {
 		hellos = 0
@@ -150,8 +153,11 @@ func (l *localNet) announce(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-expire.C:
+		case <-tick.C:
 			l.expire(time.Now())
+			if l.limits.recovered(time.Now()) && l.announces() {
+				begin() // whoever came during the flood answers now
+			}
 		case <-l.beacon.Changed():
 			begin()
 		case p := <-l.poke:

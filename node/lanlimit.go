@@ -27,31 +27,68 @@ func (b *bucket) take(rate, burst float64, now time.Time) bool {
 const (
 	perSourceRate, perSourceBurst = 100, 512 // fifty peers may share one host
 	strangersRate, strangersBurst = 300, 2048
+	newcomersRate, newcomersBurst = 100, 256
+	newcomerFirst                 = 4     // datagrams of a source that count as a newcomer's
 	answerRate, answerBurst       = 8, 64 // per source
 	sourcesTracked                = 1024
 )
 
 // lanLimits bounds what one source, and all that nobody knows, can make this
 // peer do. A source that neighbors are heard from does not share the strangers'
-// budget: a flood keeps new ones out for a while, and loses no old ones.
+// budget, so that a flood loses no old ones. The first datagrams of a source have
+// a budget of their own: a flood from few sources keeps no new ones out. One from
+// many does, while it lasts.
 type lanLimits struct {
 	mu        sync.Mutex // guards all
-	sources   map[netip.Addr]*bucket
-	answers   map[netip.Addr]*bucket
+	sources   map[netip.Addr]*source
+	answers   map[netip.Addr]*source
 	strangers bucket
+	newcomers bucket
+	refused   bool // a stranger was, since recovered told
+}
+
+type source struct {
+	bucket
+	heard int // its datagrams that were looked at, up to newcomerFirst
 }
 
 func (l *lanLimits) init(now time.Time) {
-	l.sources, l.answers = map[netip.Addr]*bucket{}, map[netip.Addr]*bucket{}
-	l.strangers = bucket{strangersBurst, now}
+	l.sources, l.answers = map[netip.Addr]*source{}, map[netip.Addr]*source{}
+	l.strangers, l.newcomers = bucket{strangersBurst, now}, bucket{newcomersBurst, now}
 }
 
 // admit reports whether a datagram from a source is looked at.
 func (l *lanLimits) admit(from netip.Addr, known bool, now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return track(l.sources, from, perSourceBurst, now).take(perSourceRate, perSourceBurst, now) &&
-		(known || l.strangers.take(strangersRate, strangersBurst, now))
+	s := track(l.sources, from, perSourceBurst, now)
+	if !s.take(perSourceRate, perSourceBurst, now) {
+		return false
+	}
+	if known {
+		return true
+	}
+	if s.heard < newcomerFirst && l.newcomers.take(newcomersRate, newcomersBurst, now) {
+		s.heard++
+		return true
+	}
+	if l.strangers.take(strangersRate, strangersBurst, now) {
+		return true
+	}
+	l.refused = true
+	return false
+}
+
+// recovered reports, once, that strangers are looked at again after some were
+// not: there may be neighbors among those.
+func (l *lanLimits) recovered(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.refused || !l.strangers.take(strangersRate, strangersBurst, now) || l.strangers.tokens < strangersRate/4 {
+		return false
+	}
+	l.refused = false
+	return true
 }
 
 // admitAnswer reports whether a source that proved nothing is answered.
@@ -63,7 +100,7 @@ func (l *lanLimits) admitAnswer(to netip.Addr, now time.Time) bool {
 
 // track finds or makes a source's bucket. When too many are tracked, another is
 // forgotten: it begins anew, within what strangers have in all.
-func track(buckets map[netip.Addr]*bucket, a netip.Addr, burst float64, now time.Time) *bucket {
+func track(buckets map[netip.Addr]*source, a netip.Addr, burst float64, now time.Time) *source {
 	b := buckets[a]
 	if b != nil {
 		return b
@@ -74,7 +111,7 @@ func track(buckets map[netip.Addr]*bucket, a netip.Addr, burst float64, now time
 			break
 		}
 	}
-	b = &bucket{burst, now}
+	b = &source{bucket: bucket{burst, now}}
 	buckets[a] = b
 	return b
 }

@@ -209,8 +209,28 @@ func TestLANLimits(t *testing.T) {
 	if got := count(1, 100_000, false); got != perSourceBurst {
 		t.Errorf("100,000 datagrams of one source: %d looked at, want %d", got, perSourceBurst)
 	}
-	if got := count(50_000, 2, false); got != strangersBurst-perSourceBurst {
-		t.Errorf("100,000 datagrams of 50,000 sources: %d looked at, want %d", got, strangersBurst-perSourceBurst)
+	// The first source again, which has used its own up, and 49 others.
+	want := 49*newcomerFirst + strangersBurst - (perSourceBurst - newcomerFirst)
+	if got := count(50, 10_000, false); got != want {
+		t.Errorf("500,000 datagrams of 50 sources: %d looked at, want %d", got, want)
+	}
+	if l.recovered(now) {
+		t.Error("the flood is said to be over while it lasts")
+	}
+	now = now.Add(time.Second)
+	count(50, 10_000, false) // it goes on
+	for range newcomerFirst {
+		if !l.admit(annIP.Addr(), false, now) {
+			t.Error("a flood from fifty sources keeps another one out")
+		}
+	}
+	now = now.Add(time.Second)
+	if !l.recovered(now) || l.recovered(now) {
+		t.Error("that the flood is over is not said once")
+	}
+	l.init(now)
+	if got := count(50_000, 2, false); got != strangersBurst+newcomersBurst {
+		t.Errorf("100,000 datagrams of 50,000 sources: %d looked at, want %d", got, strangersBurst+newcomersBurst)
 	}
 	if len(l.sources) > sourcesTracked {
 		t.Errorf("%d sources are tracked, want %d at most", len(l.sources), sourcesTracked)
