@@ -262,13 +262,17 @@ func (b *Beacon) Send(data []byte, to netip.AddrPort) error {
 	return fmt.Errorf("send to %s: %w", to, errors.ErrUnsupported)
 }
 
-// Close closes the sockets. Run must have returned. It may be called twice.
+// Close closes the sockets: what is sent from then on fails. Run must have
+// returned. It may be called twice.
 func (b *Beacon) Close() error {
 	var errs []error
 	for _, f := range b.families {
-		errs = append(errs, f.group.close(), f.own.close())
+		for _, s := range []socket{f.group, f.own} {
+			if err := s.close(); !errors.Is(err, net.ErrClosed) {
+				errs = append(errs, err)
+			}
+		}
 	}
-	b.families = nil
 	return errors.Join(errs...)
 }
 
