@@ -137,6 +137,11 @@ func (l *localNet) announces() bool { return l.node.cfg.Role != RoleVisitor }
 func (l *localNet) announce(ctx context.Context) {
 	hellos := 0 // how many of the burst were said
 	next := time.NewTimer(0)
+	var due time.Time // when next fires
+	in := func(d time.Duration) {
+		due = time.Now().Add(d)
+		next.Reset(d)
+	}
 	if !l.announces() {
 		hellos = len(helloAt)
 		next.Stop()
@@ -147,7 +152,7 @@ func (l *localNet) announce(ctx context.Context) {
 	said := time.Now()
 	begin := func() {
 		hellos = 0
-		next.Reset(0)
+		in(0)
 	}
 	for {
 		select {
@@ -165,7 +170,10 @@ func (l *localNet) announce(ctx context.Context) {
 			case p == pokeHello:
 				begin()
 			case hellos == len(helloAt) && l.announces():
-				next.Reset(max(hereSoon, hereGap-time.Since(said)))
+				// Changes without pause must not put it off for ever.
+				if soon := max(hereSoon, hereGap-time.Since(said)); soon < time.Until(due) {
+					in(soon)
+				}
 			}
 		case <-next.C:
 			said = time.Now()
@@ -177,9 +185,9 @@ func (l *localNet) announce(ctx context.Context) {
 			}
 			switch {
 			case hellos < len(helloAt):
-				next.Reset(helloAt[hellos] - helloAt[hellos-1])
+				in(helloAt[hellos] - helloAt[hellos-1])
 			case l.announces():
-				next.Reset(hereEvery*9/10 + mathrand.N(hereEvery/5))
+				in(hereEvery*9/10 + mathrand.N(hereEvery/5))
 			}
 		}
 	}
