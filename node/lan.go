@@ -61,16 +61,18 @@ type localNet struct {
 	echoes echoes
 
 	mu        sync.Mutex
-	neighbors *neighbors         // guarded by mu
-	answered  map[life]time.Time // guarded by mu: unknown senders, lately
-	wants     map[*want]struct{} // guarded by mu
-	change    chan struct{}      // guarded by mu: closed and replaced when neighbors change
+	neighbors *neighbors          // guarded by mu
+	answered  map[visit]time.Time // guarded by mu: unknown senders, lately
+	wants     map[*want]struct{}  // guarded by mu
+	change    chan struct{}       // guarded by mu: closed and replaced when neighbors change
 }
 
-// life is a peer from one start to its end.
-type life struct {
+// visit is a peer from one start to its end, as it is heard from one address:
+// its recorded datagrams, sent again from elsewhere, are another's.
+type visit struct {
 	peer peer.ID
 	boot int64
+	from netip.Addr
 }
 
 // lanPoke asks the announcing loop to say something.
@@ -85,7 +87,7 @@ const (
 func newLocalNet(n *Node) (*localNet, error) {
 	l := &localNet{
 		node: n, boot: time.Now().UnixMilli(), poke: make(chan lanPoke, 8),
-		neighbors: newNeighbors(), answered: map[life]time.Time{},
+		neighbors: newNeighbors(), answered: map[visit]time.Time{},
 		wants: map[*want]struct{}{}, change: make(chan struct{}),
 	}
 	l.limits.init(time.Now())
@@ -379,7 +381,7 @@ func (l *localNet) mayAnswer(h heard, now time.Time) bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	who := life{h.sender, h.Boot}
+	who := visit{h.sender, h.Boot, h.from.Addr()}
 	if now.Sub(l.answered[who]) < answerAgain {
 		return false
 	}
