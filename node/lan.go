@@ -317,7 +317,7 @@ func (l *localNet) receive(d lan.Datagram) {
 		return
 	}
 	if p.Type == presenceHave && h.proven {
-		l.deliver(h)
+		l.deliver(h, now)
 	}
 	l.answer(what, h, d, now)
 }

@@ -104,7 +104,7 @@ type neighbor struct {
 	from   netip.AddrPort       // where it was last heard from: its own socket
 	addrs  map[string]heardAddr // by multiaddr
 	links  map[string]time.Time // when last heard on each
-	useful time.Time            // when it last had what was asked for
+	useful time.Time            // when it last said to have what was asked for
 	group  time.Time            // when it was last heard by multicast
 }
 
@@ -170,10 +170,10 @@ func (t *neighbors) hear(h heard, now time.Time) hearing {
 		t.byID[h.sender] = k
 		t.byIP[h.from.Addr()]++
 		change = heardNew
+		k.from = h.from
 	} else {
-		t.move(k, h.from)
+		t.move(k, h)
 	}
-	k.from = h.from
 	if k.update(h, now) && change == heardAgain {
 		change = heardChange
 	}
@@ -186,9 +186,6 @@ func (k *neighbor) update(h heard, now time.Time) (news bool) {
 	k.Alias, k.Rev, k.Seen = h.Alias, h.Rev, now
 	if !h.Time.IsZero() {
 		k.Clock = h.Time.Sub(now).Round(time.Second)
-	}
-	if h.Type == presenceHave {
-		k.useful = now
 	}
 	if h.group {
 		k.group = now
@@ -239,13 +236,18 @@ func (k *neighbor) snapshot() Neighbor {
 	return n
 }
 
-// move counts k for the address that it is heard from now.
-func (t *neighbors) move(k *neighbor, from netip.AddrPort) {
-	if k.from.Addr() == from.Addr() {
-		return
+// move counts k for the address that it is heard from now, if it is one of
+// those that it has signed. Anybody can have a datagram sent to himself and pass
+// it on from his own: then k's would be a stranger's, and what is for k go to him.
+func (t *neighbors) move(k *neighbor, h heard) {
+	if from := h.from.Addr(); from != k.from.Addr() {
+		if !slices.ContainsFunc(h.Addrs, func(a ma.Multiaddr) bool { ip, ok := ipOf(a); return ok && ip == from }) {
+			return
+		}
+		t.leaveIP(k.from.Addr())
+		t.byIP[from]++
 	}
-	t.leaveIP(k.from.Addr())
-	t.byIP[from.Addr()]++
+	k.from = h.from
 }
 
 func (t *neighbors) leaveIP(a netip.Addr) {

@@ -115,11 +115,11 @@ func TestNeighborsAreBoundedAndTheLeastUsefulLeaves(t *testing.T) {
 		now = now.Add(time.Millisecond)
 		h := proven(from(peer.ID(fmt.Sprintf("peer-%04d", i)), 1, 1, presenceHere))
 		h.from = ip
-		if i == 0 {
-			h.Type = presenceHave // it had what was asked for, once
-		}
 		if got := table.hear(h, now); got != heardNew {
 			t.Fatalf("peer %d: hear = %d, want %d", i, got, heardNew)
+		}
+		if i == 0 {
+			table.byID[h.sender].useful = now // it had what was asked for, once
 		}
 	}
 	for i := range neighborsMax + 100 {

@@ -150,7 +150,7 @@ func (l *localNet) linkTo(a netip.Addr) (best lan.Link) {
 }
 
 // deliver hands an answer to the wants that it answers.
-func (l *localNet) deliver(h heard) {
+func (l *localNet) deliver(h heard, now time.Time) {
 	if len(h.addrs) == 0 {
 		return
 	}
@@ -160,6 +160,9 @@ func (l *localNet) deliver(h heard) {
 		if slices.ContainsFunc(h.Want, func(p keyPrefix) bool { return slices.Contains(w.prefixes, p) }) {
 			select {
 			case w.found <- peer.AddrInfo{ID: h.sender, Addrs: h.addrs}:
+				if k := l.neighbors.byID[h.sender]; k != nil {
+					k.useful = now
+				}
 			default: // its caller has plenty
 			}
 		}
