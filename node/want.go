@@ -116,15 +116,24 @@ func (l *localNet) revs() map[peer.ID]neighborRev {
 }
 
 // askKnown asks by unicast those neighbors that are not in the state of asked,
-// and returns what all are in now.
+// and returns in which state those that were ever asked were then. One address
+// is asked no oftener than strangers are answered, for it may be a forged one;
+// the others' turn is at the next change.
 func (l *localNet) askKnown(w *want, asked map[peer.ID]neighborRev) map[peer.ID]neighborRev {
 	var to []netip.AddrPort
+	now := time.Now()
 	l.mu.Lock()
 	revs := l.revs()
 	for id, r := range revs {
-		if before, ok := asked[id]; (!ok || before != r) && len(to) < foundMax {
-			to = append(to, l.neighbors.byID[id].from)
+		if before, ok := asked[id]; ok && before == r {
+			continue
 		}
+		from := l.neighbors.byID[id].from
+		if len(to) == foundMax || !l.limits.admitAnswer(from.Addr(), now) {
+			delete(revs, id)
+			continue
+		}
+		to = append(to, from)
 	}
 	l.mu.Unlock()
 	for _, a := range to {
