@@ -39,6 +39,9 @@ const (
 	nonceBucket = 10 * time.Second
 	// peerstoreAge is how long the host keeps a neighbor's addresses for dials.
 	peerstoreAge = neighborAge + time.Minute
+	// answerGrowth is how many times as long as a question the answer to one who
+	// has not proved to be there may be, as far as that is due to addresses.
+	answerGrowth = 3
 	// answerAgain is how soon one sender is answered again: it sends a hello on
 	// every interface and in both families.
 	answerAgain = 100 * time.Millisecond
@@ -199,7 +202,7 @@ func (l *localNet) announce(ctx context.Context) {
 // sends it to those neighbors by unicast that no multicast comes from: none may
 // reach them either.
 func (l *localNet) say(p presence) {
-	err := l.beacon.Multicast(func(link lan.Link) []byte { return l.seal(p, link) })
+	err := l.beacon.Multicast(func(link lan.Link) []byte { return l.seal(p, link, lan.DatagramMax) })
 	if err != nil {
 		l.node.log.Debug("multicast", "type", p.Type, "err", err)
 	}
@@ -213,7 +216,12 @@ func (l *localNet) say(p presence) {
 
 // tell sends p to one address on link.
 func (l *localNet) tell(p presence, to netip.AddrPort, link lan.Link) {
-	data := l.seal(p, link)
+	l.tellWithin(p, to, link, lan.DatagramMax)
+}
+
+// tellWithin is tell with at most max bytes; see sealWithin.
+func (l *localNet) tellWithin(p presence, to netip.AddrPort, link lan.Link, max int) {
+	data := l.seal(p, link, max)
 	if data == nil {
 		return
 	}
@@ -223,13 +231,13 @@ func (l *localNet) tell(p presence, to netip.AddrPort, link lan.Link) {
 }
 
 // seal completes and signs p for a link.
-func (l *localNet) seal(p presence, link lan.Link) []byte {
+func (l *localNet) seal(p presence, link lan.Link, max int) []byte {
 	p.Boot, p.N, p.Time, p.Rev = l.boot, l.count.Add(1), time.Now(), l.rev.Load()
 	if l.announces() {
 		p.Alias = l.node.cfg.Alias
 		p.Addrs = l.addrsOn(link)
 	}
-	data, err := p.seal(l.node.key)
+	data, err := p.sealWithin(l.node.key, max)
 	if err != nil {
 		l.node.log.Warn("sign a datagram", "err", err)
 		return nil
@@ -364,10 +372,14 @@ func (l *localNet) answer(what hearing, h heard, d lan.Datagram, now time.Time) 
 	if unknown && !l.mayAnswer(h, now) {
 		return
 	}
-	if unknown && len(h.Addrs) > 0 {
-		reply.Ask = l.nonce(now)
+	max := lan.DatagramMax
+	if unknown {
+		max = min(max, answerGrowth*len(d.Data))
+		if len(h.Addrs) > 0 {
+			reply.Ask = l.nonce(now)
+		}
 	}
-	l.tell(reply, d.From, d.Link)
+	l.tellWithin(reply, d.From, d.Link, max)
 }
 
 // mayAnswer bounds the answers to those who have not proved to be there, and

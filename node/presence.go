@@ -104,9 +104,12 @@ type presenceJSON struct {
 
 var errBadPresence = errors.New("bad presence")
 
-// seal signs p as a datagram. Addresses that don't fit are left out, the last
-// first.
-func (p presence) seal(key crypto.PrivKey) ([]byte, error) {
+// seal signs p as a datagram.
+func (p presence) seal(key crypto.PrivKey) ([]byte, error) { return p.sealWithin(key, lan.DatagramMax) }
+
+// sealWithin is seal for a datagram of at most max bytes, as far as that is to be
+// had by leaving out addresses, the last first.
+func (p presence) sealWithin(key crypto.PrivKey, max int) ([]byte, error) {
 	j := presenceJSON{V: presenceVersion, Type: string(p.Type), Boot: p.Boot, N: p.N,
 		Time: p.Time.UTC().Format(time.RFC3339), Alias: p.Alias, Rev: p.Rev, Ask: p.Ask, Echo: p.Echo}
 	for _, w := range p.Want {
@@ -125,7 +128,7 @@ func (p presence) seal(key crypto.PrivKey) ([]byte, error) {
 			return nil, err
 		}
 		data := e.Encode()
-		if len(data) <= lan.DatagramMax || len(j.Addrs) == 0 {
+		if len(data) <= max || len(j.Addrs) == 0 {
 			return data, nil
 		}
 		j.Addrs = j.Addrs[:len(j.Addrs)-1]
