@@ -27,6 +27,7 @@ func (b *bucket) take(rate, burst float64, now time.Time) bool {
 const (
 	perSourceRate, perSourceBurst = 100, 512 // fifty peers may share one host
 	strangersRate, strangersBurst = 300, 2048
+	knownRate, knownBurst         = 1500, 8192 // all neighbors together
 	newcomersRate, newcomersBurst = 100, 256
 	newcomerFirst                 = 4     // datagrams of a source that count as a newcomer's
 	answerRate, answerBurst       = 8, 64 // per source
@@ -42,6 +43,7 @@ type lanLimits struct {
 	mu        sync.Mutex // guards all
 	sources   map[netip.Addr]*source
 	answers   map[netip.Addr]*source
+	known     bucket
 	strangers bucket
 	newcomers bucket
 	refused   bool // a stranger was, since recovered told
@@ -54,7 +56,7 @@ type source struct {
 
 func (l *lanLimits) init(now time.Time) {
 	l.sources, l.answers = map[netip.Addr]*source{}, map[netip.Addr]*source{}
-	l.strangers, l.newcomers = bucket{strangersBurst, now}, bucket{newcomersBurst, now}
+	l.known, l.strangers, l.newcomers = bucket{knownBurst, now}, bucket{strangersBurst, now}, bucket{newcomersBurst, now}
 }
 
 // admit reports whether a datagram from a source is looked at.
@@ -66,7 +68,7 @@ func (l *lanLimits) admit(from netip.Addr, known bool, now time.Time) bool {
 		return false
 	}
 	if known {
-		return true
+		return l.known.take(knownRate, knownBurst, now)
 	}
 	if s.heard < newcomerFirst && l.newcomers.take(newcomersRate, newcomersBurst, now) {
 		s.heard++
