@@ -55,7 +55,8 @@ var helloAt = []time.Duration{0, 300 * time.Millisecond, time.Second}
 type localNet struct {
 	node   *Node
 	beacon *lan.Beacon
-	boot   int64
+	start  time.Time
+	boot   int64        // start, in Unix milliseconds
 	count  atomic.Int64 // of datagrams sent
 	rev    atomic.Int64
 	secret [sha256.Size]byte
@@ -88,12 +89,13 @@ const (
 
 // newLocalNet opens the sockets, once the host listens.
 func newLocalNet(n *Node) (*localNet, error) {
+	now := time.Now()
 	l := &localNet{
-		node: n, boot: time.Now().UnixMilli(), poke: make(chan lanPoke, 8),
+		node: n, start: now, boot: now.UnixMilli(), poke: make(chan lanPoke, 8),
 		neighbors: newNeighbors(), answered: map[visit]time.Time{},
 		wants: map[*want]struct{}{}, change: make(chan struct{}),
 	}
-	l.limits.init(time.Now())
+	l.limits.init(now)
 	if _, err := rand.Read(l.secret[:]); err != nil {
 		return nil, err
 	}
@@ -420,7 +422,12 @@ func (l *localNet) expire(now time.Time) {
 
 // nonce is what others are asked to echo now. It is not kept, but made again to
 // check an echo: a flood of strangers can't fill any memory.
-func (l *localNet) nonce(now time.Time) string { return l.nonceAt(now.UnixNano() / int64(nonceBucket)) }
+func (l *localNet) nonce(now time.Time) string { return l.nonceAt(l.bucketAt(now)) }
+
+// bucketAt numbers the times for which nonces are good. It goes by the time
+// since the start, not by the clock: one that is set back would make recorded
+// echoes fresh again.
+func (l *localNet) bucketAt(now time.Time) int64 { return int64(now.Sub(l.start) / nonceBucket) }
 
 func (l *localNet) nonceAt(bucket int64) string {
 	mac := hmac.New(sha256.New, l.secret[:])
@@ -433,7 +440,7 @@ func (l *localNet) fresh(echo string, now time.Time) bool {
 	if echo == "" {
 		return false
 	}
-	bucket := now.UnixNano() / int64(nonceBucket)
+	bucket := l.bucketAt(now)
 	return hmac.Equal([]byte(echo), []byte(l.nonceAt(bucket))) || hmac.Equal([]byte(echo), []byte(l.nonceAt(bucket-1)))
 }
 
