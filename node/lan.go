@@ -37,8 +37,6 @@ const (
 	// nonceBucket is how long one nonce is asked for. An echo of it, or of the one
 	// before, is fresh.
 	nonceBucket = 10 * time.Second
-	// peerstoreAge is how long the host keeps a neighbor's addresses for dials.
-	peerstoreAge = neighborAge + time.Minute
 	// answerGrowth is how many times as long as a question the answer to one who
 	// has not proved to be there may be, as far as that is due to addresses.
 	answerGrowth = 3
@@ -332,12 +330,8 @@ func (l *localNet) receive(d lan.Datagram) {
 	l.answer(what, h, d, now)
 }
 
-// note makes what was heard of a neighbor known to the host, and to whoever
-// reads the log.
+// note makes what was heard of a neighbor known to whoever reads the log.
 func (l *localNet) note(what hearing, h heard) {
-	if len(h.addrs) > 0 && (what >= heardAgain && what != heardLeft) {
-		l.node.host.Peerstore().AddAddrs(h.sender, h.addrs, peerstoreAge)
-	}
 	switch what {
 	case heardNew:
 		l.node.log.Info("neighbor joined", "peer", h.sender, "link", h.link)

@@ -50,6 +50,22 @@ func (n *Node) Neighbors() []Neighbor {
 	return slices.Collect(l.neighbors.all())
 }
 
+// neighborAddrs are the addresses of a neighbor. They are kept in the table only,
+// which is bounded: in the host's peerstore, identities that come and go would
+// leave theirs behind.
+func (n *Node) neighborAddrs(p peer.ID) []ma.Multiaddr {
+	l := n.lanNow()
+	if l == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if k := l.neighbors.byID[p]; k != nil {
+		return k.snapshot().Addrs
+	}
+	return nil
+}
+
 // WatchNeighbors yields Neighbors now and after each change, until ctx ends or
 // the caller breaks off. Changes that come while the caller is busy are merged.
 // Without a local network it yields nothing.

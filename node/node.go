@@ -24,6 +24,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -323,7 +324,8 @@ func (n *Node) Addrs() []ma.Multiaddr { return preferNonLoopback(n.host.Addrs())
 // AddrInfo is ID with Addrs.
 func (n *Node) AddrInfo() peer.AddrInfo { return peer.AddrInfo{ID: n.ID(), Addrs: n.Addrs()} }
 
-// Connect dials p at its given and known addresses. When there are none, or
+// Connect dials p at its given and known addresses, a neighbor at those that it
+// was heard at, too. When there are none, or
 // they no longer answer, the DHTs are asked for newer ones. A p without an ID is
 // learnt first; see Learn. ctx bounds it all.
 func (n *Node) Connect(ctx context.Context, p peer.AddrInfo) error {
@@ -334,6 +336,7 @@ func (n *Node) Connect(ctx context.Context, p peer.AddrInfo) error {
 	if p.ID == n.ID() {
 		return fmt.Errorf("connect to %s: it is this peer itself", p.ID)
 	}
+	p.Addrs = slices.Concat(p.Addrs, n.neighborAddrs(p.ID))
 	n.awaitPunch(ctx, p)
 	err = n.host.Connect(ctx, p)
 	if err == nil || ctx.Err() != nil || n.dht == nil {
