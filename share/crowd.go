@@ -27,10 +27,11 @@ const (
 	// lanHead is by how much the local network is dialled before others: its
 	// answers take a millisecond or two.
 	lanHead = 20 * time.Millisecond
-	// triedMax is how many providers one get dials in all: anybody can announce
-	// itself.
+	// triedMax is how many providers one get dials in all, and how many neighbors:
+	// anybody can announce itself.
 	triedMax = 64
-	// dialParallel is how many are dialled at a time.
+	// dialParallel is how many of each are dialled at a time. Neighbors answer
+	// first: with one number for both, they could take all.
 	dialParallel = 8
 	// dialMax bounds one dial, address look-up, hole punch and stream included.
 	dialMax = 8 * time.Second
@@ -61,7 +62,14 @@ type crowd struct {
 	change    chan struct{}       // closed and replaced when any of this changes
 	closed    bool
 	group     errgroup.Group // searches and dials
-	dialSlots chan struct{}  // capacity dialParallel
+	wide      dials          // of peers that were given or that a DHT names
+	near      dials          // of neighbors
+}
+
+// dials are the dials of one origin's peers.
+type dials struct {
+	slots chan struct{} // capacity dialParallel; not guarded
+	tried int           // guarded by crowd.mu
 }
 
 func (l *Library) newCrowd(m *meter) *crowd {
@@ -73,7 +81,8 @@ func (l *Library) newCrowd(m *meter) *crowd {
 		searched:  map[content.ID]bool{},
 		listening: map[content.ID]bool{},
 		change:    make(chan struct{}),
-		dialSlots: make(chan struct{}, dialParallel),
+		wide:      dials{slots: make(chan struct{}, dialParallel)},
+		near:      dials{slots: make(chan struct{}, dialParallel)},
 	}
 }
 
@@ -107,10 +116,15 @@ func (c *crowd) take(ctx context.Context, p peer.AddrInfo, neighbor bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	head := time.Until(c.head)
-	if c.closed || c.seen[p.ID] || len(c.seen) > triedMax {
+	d := &c.wide
+	if neighbor {
+		d = &c.near
+	}
+	if c.closed || c.seen[p.ID] || d.tried == triedMax {
 		return
 	}
 	c.seen[p.ID] = true
+	d.tried++
 	c.begin()
 	c.group.Go(func() error {
 		defer c.end()
@@ -122,8 +136,8 @@ func (c *crowd) take(ctx context.Context, p peer.AddrInfo, neighbor bool) {
 			}
 		}
 		select {
-		case c.dialSlots <- struct{}{}:
-			defer func() { <-c.dialSlots }()
+		case d.slots <- struct{}{}:
+			defer func() { <-d.slots }()
 		case <-ctx.Done():
 			return nil
 		}

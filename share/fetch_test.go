@@ -72,7 +72,7 @@ func crowdOf(id content.ID, sources ...source) *crowd {
 	return &crowd{
 		meter: newMeter(nil, PhaseLocal), live: sources,
 		stats: map[peer.ID]*SourceStat{}, seen: map[peer.ID]bool{},
-		searched: map[content.ID]bool{id: true}, change: make(chan struct{}), dialSlots: make(chan struct{}, dialParallel),
+		searched: map[content.ID]bool{id: true}, change: make(chan struct{}), wide: dials{slots: make(chan struct{}, dialParallel)},
 	}
 }
 

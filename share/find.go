@@ -37,9 +37,11 @@ const (
 	// a bootstrap peer's restart its peers, and their records, are back within
 	// this time.
 	searchAgain = time.Second
-	// askedMax is how many peers one search asks: a name can be flooded.
+	// askedMax is how many peers one search asks that the DHTs name, and how many
+	// that the local network does: a name can be flooded.
 	askedMax = 64
-	// askParallel is how many are asked at a time.
+	// askParallel is how many of each are asked at a time. Whoever is on the local
+	// network answers first: with one number for both, it could take all.
 	askParallel = 16
 	// askMax bounds one peer's dial and answer.
 	askMax = 4 * time.Second
@@ -105,7 +107,7 @@ func (l *Library) find(ctx context.Context, w What, o FindOptions, m *meter) (fo
 	s := &search{
 		library: l, name: w.Name, from: o.From, meter: m,
 		newest: map[peer.ID]claim{}, seen: map[peer.ID]bool{l.node.ID(): true},
-		asking: make(chan struct{}, askParallel),
+		wide: askers{slots: make(chan struct{}, askParallel)}, near: askers{slots: make(chan struct{}, askParallel)},
 	}
 	s.first = sync.OnceFunc(func() { time.AfterFunc(searchAfterFirst, cancel) })
 	lan, lanEnd := context.WithCancel(ctx)
@@ -151,7 +153,6 @@ type search struct {
 	name    Name
 	from    peer.ID
 	meter   *meter
-	asking  chan struct{}   // capacity askParallel
 	first   func()          // called at the first claim from a network
 	anyone  func()          // called at the first claim of another peer
 	lan     context.Context // of the local network's part; ends lanAfterFirst after that
@@ -160,6 +161,14 @@ type search struct {
 	newest map[peer.ID]claim // by publisher
 	seen   map[peer.ID]bool  // asked or being asked
 	report searchReport
+	wide   askers // of peers that were given or that a DHT names
+	near   askers // of the local network's
+}
+
+// askers are those of one origin that are asked.
+type askers struct {
+	slots chan struct{} // capacity askParallel; not guarded
+	named int           // guarded by search.mu
 }
 
 // askLocal takes up what this peer shares under the name itself.
@@ -204,11 +213,11 @@ func (s *search) askAll(ctx context.Context, peers []peer.AddrInfo) {
 		s.report.dht, s.report.dhtPeers = true, s.library.node.DHTPeers()
 		s.mu.Unlock()
 		for p := range s.library.node.FindProviders(ctx, s.name.Key()) {
-			if !s.admit() {
+			if !s.admit(&s.wide) {
 				break
 			}
 			g.Go(func() error {
-				s.ask(ctx, p, true)
+				s.ask(ctx, p, true, &s.wide)
 				return nil
 			})
 		}
@@ -230,11 +239,11 @@ func (s *search) askLAN(g *errgroup.Group) {
 	ctx, cancel := context.WithTimeout(s.lan, lanSearchMax)
 	defer cancel()
 	for p := range s.library.node.Want(ctx, s.name.Key()) {
-		if !s.admit() {
+		if !s.admit(&s.near) {
 			break
 		}
 		g.Go(func() error {
-			s.ask(s.lan, p, true)
+			s.ask(s.lan, p, true, &s.near)
 			return nil
 		})
 	}
@@ -252,22 +261,23 @@ func (s *search) fruitless() bool {
 func (s *search) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.report = searchReport{}
+	s.report, s.wide.named, s.near.named = searchReport{}, 0, 0
 	s.seen = map[peer.ID]bool{s.library.node.ID(): true}
 }
 
 // admit counts a provider that was named, and says whether to ask it.
-func (s *search) admit() bool {
+func (s *search) admit(a *askers) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	a.named++
 	s.report.announced++
 	s.meter.sources(s.report.announced)
-	return s.report.announced <= askedMax
+	return a.named <= askedMax
 }
 
-// ask asks one peer for manifests of the name.
+// ask asks one peer for manifests of the name, when it is its turn among a's.
 // found tells that a network named it.
-func (s *search) ask(ctx context.Context, p peer.AddrInfo, found bool) {
+func (s *search) ask(ctx context.Context, p peer.AddrInfo, found bool, a *askers) {
 	s.mu.Lock()
 	known := s.seen[p.ID]
 	s.seen[p.ID] = true
@@ -276,8 +286,8 @@ func (s *search) ask(ctx context.Context, p peer.AddrInfo, found bool) {
 		return
 	}
 	select {
-	case s.asking <- struct{}{}:
-		defer func() { <-s.asking }()
+	case a.slots <- struct{}{}:
+		defer func() { <-a.slots }()
 	case <-ctx.Done():
 		return
 	}

@@ -393,10 +393,10 @@ func TestForeignManifestsDoNotShortenTheSearchForOnePublishers(t *testing.T) {
 		called := false
 		s := &search{
 			library: asker.lib, name: "x", from: test.from, meter: newMeter(nil, PhaseDHT),
-			newest: map[peer.ID]claim{}, seen: map[peer.ID]bool{}, asking: make(chan struct{}, 1),
+			newest: map[peer.ID]claim{}, seen: map[peer.ID]bool{}, wide: askers{slots: make(chan struct{}, 1)},
 			first: func() { called = true }, anyone: func() {},
 		}
-		s.ask(t.Context(), eager.AddrInfo(), true)
+		s.ask(t.Context(), eager.AddrInfo(), true, &s.wide)
 		if called != test.want {
 			t.Errorf("asking for manifests of %q: the search counts as answered: %t, want %t", test.from, called, test.want)
 		}

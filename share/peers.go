@@ -168,7 +168,7 @@ func (l *Library) learn(ctx context.Context, p peer.AddrInfo, m *meter) (peer.Ad
 func (s *search) askNamed(ctx context.Context, p peer.AddrInfo) {
 	p, err := s.library.learn(ctx, p, s.meter)
 	if err == nil {
-		s.ask(ctx, p, false)
+		s.ask(ctx, p, false, &s.wide)
 		return
 	}
 	s.mu.Lock()
