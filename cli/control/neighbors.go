@@ -57,13 +57,13 @@ func (s *Server) listNeighbors(w http.ResponseWriter, r *http.Request) {
 		}
 		return s.meetNeighbors(ctx, probe)
 	})
-	b := &browsing{server: s, known: map[peer.ID]*Neighbor{}, tell: func(n *Neighbor) {
+	b := &browsing{server: s, known: map[peer.ID]*Neighbor{}, turn: map[peer.ID]int{}, tell: func(n *Neighbor) {
 		if watch {
 			out.send(n)
 		}
 	}}
 	g.Go(func() error {
-		b.follow(listening)
+		b.follow(ctx, listening)
 		return nil
 	})
 	err := g.Wait()
@@ -116,17 +116,17 @@ type browsing struct {
 	server *Server
 	tell   func(*Neighbor) // each change, in order
 
-	mu    sync.Mutex
-	known map[peer.ID]*Neighbor // guarded by mu
+	mu    sync.Mutex            // guards all below
+	known map[peer.ID]*Neighbor // as told last
+	turn  map[peer.ID]int       // the last turn of each that is there
+	turns int                   // given out so far
 }
 
-// follow takes up neighbors until ctx ends, and returns when those that it knows
-// then have been asked.
-func (b *browsing) follow(ctx context.Context) {
+// follow takes up neighbors until listening ends, and returns when those that it
+// knows then have been asked, or ctx has ended.
+func (b *browsing) follow(ctx, listening context.Context) {
 	var g errgroup.Group
 	g.SetLimit(browseParallel)
-	// What is being asked goes on when the listening is over.
-	asking := context.WithoutCancel(ctx)
 	seen := map[peer.ID]node.Neighbor{}
 	take := func(now []node.Neighbor) {
 		for _, n := range now {
@@ -135,12 +135,9 @@ func (b *browsing) follow(ctx context.Context) {
 			if ok && before.Rev == n.Rev && before.First.Equal(n.First) && before.Alias == n.Alias {
 				continue
 			}
-			state := NeighborChanged
-			if !ok {
-				state = NeighborJoined
-			}
+			turn := b.begin(n.ID)
 			g.Go(func() error {
-				b.browse(asking, n, state)
+				b.browse(ctx, n, turn)
 				return nil
 			})
 		}
@@ -151,17 +148,26 @@ func (b *browsing) follow(ctx context.Context) {
 			}
 		}
 	}
-	for now := range b.server.cfg.Node.WatchNeighbors(ctx) {
+	for now := range b.server.cfg.Node.WatchNeighbors(listening) {
 		take(now)
 	}
 	take(b.server.cfg.Node.Neighbors())
 	g.Wait()
 }
 
-// browse asks a neighbor what it shares, and tells.
-func (b *browsing) browse(ctx context.Context, n node.Neighbor, state NeighborState) {
+// begin makes what was asked of a neighbor before out of date.
+func (b *browsing) begin(id peer.ID) (turn int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.turns++
+	b.turn[id] = b.turns
+	return b.turns
+}
+
+// browse asks a neighbor what it shares, and tells, unless it has changed again
+// or left meanwhile.
+func (b *browsing) browse(ctx context.Context, n node.Neighbor, turn int) {
 	line := newNeighbor(n)
-	line.State = state
 	ctx, cancel := context.WithTimeout(ctx, browseMax)
 	defer cancel()
 	shared, err := b.server.cfg.Library.SharesOf(ctx, peer.AddrInfo{ID: n.ID, Addrs: n.Addrs}, firstMax)
@@ -174,6 +180,13 @@ func (b *browsing) browse(ctx context.Context, n node.Neighbor, state NeighborSt
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.turn[n.ID] != turn {
+		return
+	}
+	line.State = NeighborChanged
+	if b.known[n.ID] == nil {
+		line.State = NeighborJoined
+	}
 	b.known[n.ID] = line
 	b.tell(line)
 }
@@ -181,6 +194,7 @@ func (b *browsing) browse(ctx context.Context, n node.Neighbor, state NeighborSt
 func (b *browsing) left(id peer.ID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	delete(b.turn, id)
 	if line := b.known[id]; line != nil {
 		delete(b.known, id)
 		gone := *line
