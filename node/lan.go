@@ -210,7 +210,7 @@ func (l *localNet) say(p presence) {
 	deaf := l.neighbors.deaf(time.Now())
 	l.mu.Unlock()
 	for _, to := range deaf {
-		l.tell(p, to, l.linkTo(to.Addr()))
+		l.tell(p, to, l.beacon.LinkTo(to.Addr()))
 	}
 }
 

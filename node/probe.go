@@ -6,17 +6,13 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/p2pshare/p2pshare/node/internal/lan"
 )
 
-const (
-	// probeBitsMax is the size of the largest range that is probed: 65,536
-	// addresses, a minute's work.
-	probeBitsMax = 16
-	// probeEvery and probeBurst pace it: a thousand datagrams a second, half a
-	// megabyte, are little for a network and much less than a scan for it.
-	probeEvery = 10 * time.Millisecond
-	probeBurst = 10
-)
+// probeBitsMax is the size of the largest range that is probed: 65,536
+// addresses, two minutes' work.
+const probeBitsMax = 16
 
 // ErrProbeRange is returned by CheckProbe and Probe for a range that is not to
 // be probed.
@@ -42,13 +38,17 @@ func CheckProbe(r netip.Prefix) error {
 	return fmt.Errorf("%s: %w", r, ErrProbeRange)
 }
 
-// Probe says hello by unicast to every address of a range: the way to find
-// neighbors on a network that lets no multicast through. Those that answer are
-// Neighbors. It returns when all are sent, a thousand a second. One peer answers
-// for a host on which there are several.
+// probeLinger is how long answers to a probe are waited for.
+const probeLinger = time.Second
+
+// Probe says hello by unicast to every address of a range, and waits for the
+// answers: the way to find neighbors on a network that lets no multicast
+// through. Those that answer are Neighbors. It takes a second and, where nobody
+// is there to answer, two more for each thousand addresses. One peer answers for
+// a host on which there are several.
 //
 // It is for a person to ask for, and never done by itself. It returns
-// ErrProbeRange, ErrNoLAN, or ctx's error.
+// ErrProbeRange, LANStatus's error, or ctx's.
 func (n *Node) Probe(ctx context.Context, r netip.Prefix) error {
 	if err := CheckProbe(r); err != nil {
 		return err
@@ -57,21 +57,8 @@ func (n *Node) Probe(ctx context.Context, r netip.Prefix) error {
 	if l == nil {
 		return n.LANStatus().Err
 	}
-	pace := time.NewTicker(probeEvery)
-	defer pace.Stop()
-	port := uint16(l.beacon.Port())
-	sent := 0
-	for a := r.Masked().Addr(); r.Contains(a); a = a.Next() {
-		// Nobody being there is the rule, and no error.
-		l.tell(presence{Type: presenceHello, Ask: l.nonce(time.Now())}, netip.AddrPortFrom(a, port), l.linkTo(a))
-		if sent++; sent%probeBurst != 0 {
-			continue
-		}
-		select {
-		case <-pace.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	hello := func(link lan.Link) []byte {
+		return l.seal(presence{Type: presenceHello, Ask: l.nonce(time.Now())}, link, lan.DatagramMax)
 	}
-	return nil
+	return l.beacon.Probe(ctx, r, probeLinger, hello, l.receive)
 }

@@ -9,7 +9,6 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	mh "github.com/multiformats/go-multihash"
-	"github.com/p2pshare/p2pshare/node/internal/lan"
 )
 
 // wantAt are the moments at which a want is asked, from its start.
@@ -137,25 +136,9 @@ func (l *localNet) askKnown(w *want, asked map[peer.ID]neighborRev) map[peer.ID]
 	}
 	l.mu.Unlock()
 	for _, a := range to {
-		l.tell(presence{Type: presenceWant, Want: w.prefixes, Ask: l.nonce(time.Now())}, a, l.linkTo(a.Addr()))
+		l.tell(presence{Type: presenceWant, Want: w.prefixes, Ask: l.nonce(time.Now())}, a, l.beacon.LinkTo(a.Addr()))
 	}
 	return revs
-}
-
-// linkTo is the link that leads to a host, by the longest prefix.
-func (l *localNet) linkTo(a netip.Addr) (best lan.Link) {
-	longest := -1
-	for _, link := range l.beacon.Links() {
-		if a.Zone() != "" && a.Zone() == link.Name {
-			return link
-		}
-		for _, p := range link.Prefixes {
-			if p.Contains(a) && p.Bits() > longest {
-				best, longest = link, p.Bits()
-			}
-		}
-	}
-	return best
 }
 
 // deliver hands an answer to the wants that it answers.

@@ -18,7 +18,7 @@ import (
 
 const (
 	// lanListen is how long a peer that has just come listens for neighbors
-	// after its hello, and any peer after a probe.
+	// after its hello.
 	lanListen = time.Second
 	// browseMax bounds asking one neighbor what it shares.
 	browseMax = 3 * time.Second
@@ -97,10 +97,9 @@ func (s *Server) meetNeighbors(ctx context.Context, probe netip.Prefix) error {
 		s.cfg.Node.Greet()
 	}
 	if probe.IsValid() {
-		if err := s.cfg.Node.Probe(ctx, probe); err != nil {
-			return err
-		}
-	} else if stays {
+		return s.cfg.Node.Probe(ctx, probe)
+	}
+	if stays {
 		return nil
 	}
 	select {

@@ -19,6 +19,7 @@ import (
 type family struct {
 	address    netip.Addr
 	group, own socket
+	open       func(port int) (socket, error) // another of its own
 }
 
 // socket is a UDP socket that tells and takes the interface of each datagram.
@@ -57,7 +58,13 @@ func openFamily(network string, group netip.Addr, port int, wrap func(*net.UDPCo
 	if err != nil {
 		return nil, errors.Join(err, shared.Close())
 	}
-	f := &family{address: group}
+	f := &family{address: group, open: func(port int) (socket, error) {
+		c, err := listen(network, port, false)
+		if err != nil {
+			return nil, err
+		}
+		return wrap(c)
+	}}
 	var err2 error
 	f.group, err = wrap(shared)
 	f.own, err2 = wrap(own)
