@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -88,7 +89,7 @@ func (a *attacker) answer() (peer.ID, presence, int) {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	id, p, err := openPresence(buf[:n], "")
+	id, p, err := openPresence(buf[:n])
 	if err != nil {
 		a.t.Fatalf("the answer %q: %v", buf[:n], err)
 	}
@@ -101,7 +102,7 @@ func (a *attacker) silence(what string) {
 	a.t.Helper()
 	const mark = "00000000deadbeef"
 	a.say(presence{Type: presenceHello, Ask: mark, Boot: int64(1000 + a.n)}) // a new life: answered at once
-	if _, p, _ := a.answer(); p.Echo != mark {
+	if _, p, _ := a.answer(); p.Echo != echoOf(mark, a.id()) {
 		a.t.Errorf("%s is answered with %+v", what, p)
 	}
 }
@@ -116,7 +117,7 @@ func TestForgedAndReplayedDatagramsChangeNothing(t *testing.T) {
 	// A stranger is answered once, with a nonce to echo, and is no neighbor.
 	eve.say(presence{Type: presenceHello, Addrs: attackerAddrs, Ask: "0011"})
 	_, p, _ := eve.answer()
-	if p.Echo != "0011" || p.Ask == "" {
+	if p.Echo != echoOf("0011", eve.id()) || p.Ask == "" {
 		t.Fatalf("the answer to a stranger's hello = %+v, want an echo and a nonce", p)
 	}
 	if got := victim.Neighbors(); len(got) != 0 {
@@ -125,7 +126,7 @@ func TestForgedAndReplayedDatagramsChangeNothing(t *testing.T) {
 
 	// Neither a made-up echo nor one in another's name brings anybody in.
 	eve.say(presence{Type: presenceHere, Addrs: attackerAddrs, Echo: "0123456789abcdef"})
-	real := presence{Type: presenceHere, Addrs: attackerAddrs, Echo: p.Ask, Boot: 1, N: 500}
+	real := presence{Type: presenceHere, Addrs: attackerAddrs, Echo: echoOf(p.Ask, victim.ID()), Boot: 1, N: 500}
 	data, err := real.seal(eve.key)
 	if err != nil {
 		t.Fatal(err)
@@ -162,7 +163,7 @@ func TestForgedAndReplayedDatagramsChangeNothing(t *testing.T) {
 	}
 
 	// While it is there, its own recorded goodbye from before does not remove it.
-	again, err := presence{Type: presenceHere, Addrs: attackerAddrs, Echo: p.Ask, Boot: 1, N: 502}.seal(eve.key)
+	again, err := presence{Type: presenceHere, Addrs: attackerAddrs, Echo: echoOf(p.Ask, victim.ID()), Boot: 1, N: 502}.seal(eve.key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,6 +173,38 @@ func TestForgedAndReplayedDatagramsChangeNothing(t *testing.T) {
 	eve.silence("a recorded goodbye")
 	if got := victim.Neighbors(); len(got) != 1 {
 		t.Errorf("neighbors = %v after a recorded goodbye, want the attacker", got)
+	}
+}
+
+// A nonce is for the one who was asked, where he was asked, and its echo for the
+// one who asks.
+func TestANonceServesOneIdentityOnly(t *testing.T) {
+	port, far := lanPort(t), lanPort(t)
+	victim, zoe := onLAN(t, port, Config{}), onLAN(t, far, Config{})
+	eve := newAttacker(t, port)
+	eve.say(presence{Type: presenceHello, Addrs: attackerAddrs, Ask: "0011"})
+	_, p, _ := eve.answer()
+	for i := range 20 { // others, who were not asked
+		newAttackerAt(t, port, fmt.Sprintf("127.0.1.%d", i+1)).say(
+			presence{Type: presenceHere, Addrs: attackerAddrs, Echo: echoOf(p.Ask, victim.ID())})
+	}
+	// A peer of another network, who is made to sign an echo of a nonce of ours.
+	there := newAttacker(t, far)
+	there.say(presence{Type: presenceHello, Addrs: attackerAddrs, Ask: p.Ask})
+	buf := make([]byte, 2*lan.DatagramMax)
+	there.conn.SetReadDeadline(time.Now().Add(lanWait))
+	n, err := there.conn.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id, _, err := openPresence(buf[:n]); err != nil || id != zoe.ID() {
+		t.Fatalf("%s answers there: %v", id, err)
+	}
+	eve.send(buf[:n])
+	eve.say(presence{Type: presenceHere, Addrs: attackerAddrs, Echo: echoOf(p.Ask, victim.ID())})
+	got := awaitNeighbors(t, victim, "the attacker", hasNeighbor(eve.id()))
+	if len(got) != 1 {
+		t.Errorf("neighbors = %v, want the one who was asked", got)
 	}
 }
 
@@ -191,7 +224,7 @@ func TestOnlyOnLinkAddressesAreTakenFromANeighbor(t *testing.T) {
 	eve := newAttacker(t, port)
 	eve.say(presence{Type: presenceHello, Addrs: attackerAddrs, Ask: "0011"})
 	_, p, _ := eve.answer()
-	eve.say(presence{Type: presenceHere, Echo: p.Ask, Addrs: []ma.Multiaddr{
+	eve.say(presence{Type: presenceHere, Echo: echoOf(p.Ask, victim.ID()), Addrs: []ma.Multiaddr{
 		ma.StringCast("/ip4/8.8.8.8/tcp/53"), ma.StringCast("/ip4/10.0.0.1/tcp/22"), ma.StringCast("/dns/example.org/tcp/443"),
 		ma.StringCast("/ip6/::1/tcp/1"), ma.StringCast("/ip4/127.0.0.1/udp/53"), ma.StringCast("/unix/tmp/x"),
 		ma.StringCast("/ip4/0.0.0.0/tcp/6666"), ma.StringCast("/ip6/::/tcp/6666"),

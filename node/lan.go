@@ -185,7 +185,7 @@ func (l *localNet) announce(ctx context.Context) {
 			if hellos == len(helloAt) {
 				l.say(presence{Type: presenceHere})
 			} else {
-				l.say(presence{Type: presenceHello, Ask: l.nonce(said)})
+				l.say(presence{Type: presenceHello, Ask: l.nonce("", said)})
 				hellos++
 			}
 			switch {
@@ -298,21 +298,22 @@ func addrsOf(p presence, d lan.Datagram) []ma.Multiaddr {
 // receive takes a datagram.
 func (l *localNet) receive(d lan.Datagram) {
 	now := time.Now()
+	if d.Own {
+		l.echoes.note(d)
+		return
+	}
 	l.mu.Lock()
 	known := l.neighbors.byIP[d.From.Addr()] > 0
 	l.mu.Unlock()
 	if !l.limits.admit(d.From.Addr(), known, now) {
 		return
 	}
-	sender, p, err := openPresence(d.Data, l.node.ID())
-	if errors.Is(err, errOwn) {
-		l.echoes.note(d)
-	}
-	if err != nil {
+	sender, p, err := openPresence(d.Data)
+	if err != nil || sender == l.node.ID() {
 		return
 	}
 	h := heard{sender: sender, presence: p, from: d.From, link: d.Link.Name, group: d.Group, addrs: addrsOf(p, d),
-		proven: l.fresh(p.Echo, now)}
+		proven: l.fresh(p.Echo, sender, now)}
 	l.mu.Lock()
 	what := l.neighbors.hear(h, now)
 	if what >= heardChange {
@@ -324,7 +325,7 @@ func (l *localNet) receive(d lan.Datagram) {
 	if what == heardNothing || what == heardLeft {
 		return
 	}
-	if p.Type == presenceHave && h.proven {
+	if p.Type == presenceHave && (h.proven || l.fresh(p.Echo, "", now)) {
 		l.deliver(h, now)
 	}
 	l.answer(what, h, d, now)
@@ -345,18 +346,14 @@ func (l *localNet) note(what hearing, h heard) {
 // unicast for it. A sender that is not known is asked for one too.
 func (l *localNet) answer(what hearing, h heard, d lan.Datagram, now time.Time) {
 	unknown := what == heardUnknown
-	reply := presence{Type: presenceHere, Echo: h.Ask}
+	reply := presence{Type: presenceHere, Echo: echoOf(h.Ask, h.sender)}
 	switch {
 	case h.Type == presenceHave || h.Type == presenceBye:
-		if unknown || h.Ask == "" || d.Group {
+		if h.Ask == "" || d.Group {
 			return
 		}
 	case h.Type == presenceWant:
-		if reply.Want = l.matches(h); len(reply.Want) > 0 {
-			reply.Type = presenceHave
-			break
-		}
-		return
+		reply.Type = presenceHave
 	case d.Group && !unknown && len(h.Addrs) > 0:
 		return // we know each other
 	case !d.Group && h.Ask == "":
@@ -368,11 +365,16 @@ func (l *localNet) answer(what hearing, h heard, d lan.Datagram, now time.Time) 
 	if unknown && !l.mayAnswer(h, now) {
 		return
 	}
+	if h.Type == presenceWant {
+		if reply.Want = l.matches(h); len(reply.Want) == 0 {
+			return
+		}
+	}
 	max := lan.DatagramMax
 	if unknown {
 		max = min(max, answerGrowth*len(d.Data))
 		if len(h.Addrs) > 0 {
-			reply.Ask = l.nonce(now)
+			reply.Ask = l.nonce(h.sender, now)
 		}
 	}
 	l.tellWithin(reply, d.From, d.Link, max)
@@ -414,28 +416,35 @@ func (l *localNet) expire(now time.Time) {
 	}
 }
 
-// nonce is what others are asked to echo now. It is not kept, but made again to
-// check an echo: a flood of strangers can't fill any memory.
-func (l *localNet) nonce(now time.Time) string { return l.nonceAt(l.bucketAt(now)) }
+// nonce is what a peer is asked to echo now; what all are asked to for the empty
+// ID. It is not kept, but made again to check an echo: a flood of strangers can't
+// fill any memory.
+func (l *localNet) nonce(asked peer.ID, now time.Time) string {
+	return l.nonceAt(asked, l.bucketAt(now))
+}
 
 // bucketAt numbers the times for which nonces are good. It goes by the time
 // since the start, not by the clock: one that is set back would make recorded
 // echoes fresh again.
 func (l *localNet) bucketAt(now time.Time) int64 { return int64(now.Sub(l.start) / nonceBucket) }
 
-func (l *localNet) nonceAt(bucket int64) string {
+func (l *localNet) nonceAt(asked peer.ID, bucket int64) string {
 	mac := hmac.New(sha256.New, l.secret[:])
 	mac.Write(binary.BigEndian.AppendUint64(nil, uint64(bucket)))
+	mac.Write([]byte(asked))
 	return hex.EncodeToString(mac.Sum(nil)[:8])
 }
 
-// fresh reports whether echo is a nonce of the last ten to twenty seconds.
-func (l *localNet) fresh(echo string, now time.Time) bool {
+// fresh reports whether an echo is that of a nonce of the last ten to twenty
+// seconds, which asked was asked for, or all were for the empty ID.
+func (l *localNet) fresh(echo string, asked peer.ID, now time.Time) bool {
 	if echo == "" {
 		return false
 	}
 	bucket := l.bucketAt(now)
-	return hmac.Equal([]byte(echo), []byte(l.nonceAt(bucket))) || hmac.Equal([]byte(echo), []byte(l.nonceAt(bucket-1)))
+	return slices.ContainsFunc([]int64{bucket, bucket - 1}, func(b int64) bool {
+		return hmac.Equal([]byte(echo), []byte(echoOf(l.nonceAt(asked, b), l.node.ID())))
+	})
 }
 
 // LANChanged tells the neighbors, soon, that what this peer offers has changed.

@@ -29,8 +29,10 @@ type Neighbor struct {
 const (
 	// neighborsMax bounds the table.
 	neighborsMax = 512
-	// neighborsPerIP bounds how many identities one address can fill it with.
-	neighborsPerIP = 64
+	// neighborsPerHost bounds how many identities one IPv4 address can fill it
+	// with, and neighborsPerNetwork those of one IPv6 network; see sourceOf.
+	neighborsPerHost    = 64
+	neighborsPerNetwork = 256
 	// neighborAge is after what silence a neighbor is gone: three times it was
 	// not heard.
 	neighborAge = 3*hereEvery + hereEvery/3
@@ -101,7 +103,9 @@ func (n *Node) Greet() {
 // nothing: whoever uses it holds a lock.
 type neighbors struct {
 	byID map[peer.ID]*neighbor
-	byIP map[netip.Addr]int // how many were last heard from an address; no zero entries
+	// How many are heard from an address, and from a source; no zero entries.
+	byIP     map[netip.Addr]int
+	bySource map[netip.Prefix]int
 	// gone remembers what was heard of those who left, for as long as an echo of
 	// theirs is fresh: a recorded one must not bring them back.
 	gone map[peer.ID]departed
@@ -153,7 +157,7 @@ const (
 )
 
 func newNeighbors() *neighbors {
-	return &neighbors{byID: map[peer.ID]*neighbor{}, byIP: map[netip.Addr]int{}, gone: map[peer.ID]departed{}}
+	return &neighbors{byID: map[peer.ID]*neighbor{}, byIP: map[netip.Addr]int{}, bySource: map[netip.Prefix]int{}, gone: map[peer.ID]departed{}}
 }
 
 // hear takes a datagram whose signature is good, and changes the table only for
@@ -184,7 +188,7 @@ func (t *neighbors) hear(h heard, now time.Time) hearing {
 			addrs: map[string]heardAddr{}, links: map[string]time.Time{}}
 		k.window = window{h.N, ^uint64(0)} // what was sent before may be a recording
 		t.byID[h.sender] = k
-		t.byIP[h.from.Addr()]++
+		t.enter(h.from.Addr())
 		change = heardNew
 		k.from = h.from
 	} else {
@@ -260,21 +264,30 @@ func (t *neighbors) move(k *neighbor, h heard) {
 		if !slices.ContainsFunc(h.Addrs, func(a ma.Multiaddr) bool { ip, ok := ipOf(a); return ok && ip == from }) {
 			return
 		}
-		t.leaveIP(k.from.Addr())
-		t.byIP[from]++
+		t.leave(k.from.Addr())
+		t.enter(from)
 	}
 	k.from = h.from
 }
 
-func (t *neighbors) leaveIP(a netip.Addr) {
-	if t.byIP[a]--; t.byIP[a] <= 0 {
+// enter and leave count one that is heard from a.
+func (t *neighbors) enter(a netip.Addr) {
+	t.byIP[a]++
+	t.bySource[sourceOf(a)]++
+}
+
+func (t *neighbors) leave(a netip.Addr) {
+	if t.byIP[a]--; t.byIP[a] == 0 {
 		delete(t.byIP, a)
+	}
+	if t.bySource[sourceOf(a)]--; t.bySource[sourceOf(a)] == 0 {
+		delete(t.bySource, sourceOf(a))
 	}
 }
 
 func (t *neighbors) remove(k *neighbor, now time.Time) {
 	delete(t.byID, k.ID)
-	t.leaveIP(k.from.Addr())
+	t.leave(k.from.Addr())
 	if len(t.gone) >= neighborsMax {
 		maps.DeleteFunc(t.gone, func(_ peer.ID, d departed) bool { return now.Sub(d.at) > 2*nonceBucket })
 	}
@@ -286,27 +299,47 @@ func (t *neighbors) remove(k *neighbor, now time.Time) {
 // recorded reports whether a datagram was heard before its sender left.
 func (t *neighbors) recorded(h heard) bool {
 	d, ok := t.gone[h.sender]
-	return ok && (h.Boot < d.boot || h.Boot == d.boot && !d.window.accept(h.N))
+	return ok && (h.Boot < d.boot && h.proven || h.Boot == d.boot && !d.window.accept(h.N))
 }
 
-// makeRoom makes room for one more that is heard from ip. It evicts the least
-// useful: of those that had what was asked for longest ago or never, the one
-// that was heard longest ago.
+// makeRoom makes room for one more that is heard from ip. It evicts from the
+// sources that have most: there the least useful, which of those that had what
+// was asked for longest ago or never is the one that came last. Whoever makes up
+// identities or addresses by the hundred evicts his own.
 func (t *neighbors) makeRoom(ip netip.Addr, now time.Time) {
-	sameIP := t.byIP[ip] >= neighborsPerIP
-	if len(t.byID) < neighborsMax && !sameIP {
+	source, sourceMax := sourceOf(ip), neighborsPerHost
+	if ip.Is6() {
+		sourceMax = neighborsPerNetwork
+	}
+	full := t.bySource[source] >= sourceMax
+	if !full && len(t.byID) < neighborsMax {
 		return
+	}
+	most := 0
+	for _, count := range t.bySource {
+		most = max(most, count)
 	}
 	var least *neighbor
 	for _, k := range t.byID {
-		if sameIP && k.from.Addr() != ip {
+		s := sourceOf(k.from.Addr())
+		if full && s != source || !full && t.bySource[s] < most {
 			continue
 		}
-		if least == nil || k.useful.Before(least.useful) || k.useful.Equal(least.useful) && k.Seen.Before(least.Seen) {
+		if least == nil || k.useful.Before(least.useful) || k.useful.Equal(least.useful) && k.First.After(least.First) {
 			least = k
 		}
 	}
 	t.remove(least, now)
+}
+
+// sourceOf is what one host has one of: an IPv4 address. IPv6 addresses it can
+// make up, so all those of one network are one source.
+func sourceOf(a netip.Addr) netip.Prefix {
+	if a.Is4() {
+		return netip.PrefixFrom(a, 32)
+	}
+	p, _ := a.WithZone("").Prefix(64)
+	return p
 }
 
 // expire removes those that were not heard for long, and returns them.

@@ -89,6 +89,8 @@ func TestNeighborsHear(t *testing.T) {
 			{from("ann", 5, 5, presenceBye), heardLeft, 0},
 			{proven(from("ann", 5, 4, presenceHere)), heardNothing, 0},
 			{proven(from("ann", 5, 6, presenceHere)), heardNew, 1},
+			{from("ann", 5, 7, presenceBye), heardLeft, 0},
+			{from("ann", 3, 1, presenceHello), heardUnknown, 0}, // its clock was set back
 		}},
 		{"who only asks is no neighbor", []struct {
 			heard
@@ -122,26 +124,37 @@ func TestNeighborsAreBoundedAndTheLeastUsefulLeaves(t *testing.T) {
 			table.byID[h.sender].useful = now // it had what was asked for, once
 		}
 	}
+	host := func(i int) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 77, byte(i / 250), byte(i%250 + 1)}), 42043)
+	}
 	for i := range neighborsMax + 100 {
-		add(i, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 77, byte(i / 250), byte(i % 250)}), 42043))
+		add(i, host(i))
 	}
-	if len(table.byID) != neighborsMax {
-		t.Errorf("%d neighbors, want %d", len(table.byID), neighborsMax)
-	}
-	if table.byID["peer-0000"] == nil {
-		t.Errorf("the useful one has gone")
-	}
-	if table.byID["peer-0001"] != nil {
-		t.Errorf("the one heard longest ago is still there")
+	if len(table.byID) != neighborsMax || table.byID["peer-0000"] == nil {
+		t.Errorf("%d neighbors, and the useful one there: %v; want %d, true", len(table.byID), table.byID["peer-0000"] != nil, neighborsMax)
 	}
 
+	// Identities by the hundred, from one host: they evict one another.
 	table = newNeighbors()
-	add(5000, annIP)
-	for i := range neighborsPerIP + 10 {
-		add(i, benIP)
+	for i := range 10 {
+		add(i, host(i))
 	}
-	if got := table.byIP[benIP.Addr()]; got != neighborsPerIP || table.byID["peer-5000"] == nil {
-		t.Errorf("%d neighbors from one address, want %d, and the other address's left alone", got, neighborsPerIP)
+	for i := range 1000 {
+		add(1000+i, netip.AddrPortFrom(netip.MustParseAddr("10.77.9.9"), 42043))
+	}
+	for i := range 1000 {
+		add(3000+i, netip.AddrPortFrom(netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 14: byte(i >> 8), 15: byte(i)}).WithZone("eth0"), 42043))
+	}
+	for i := range 10 {
+		if table.byID[peer.ID(fmt.Sprintf("peer-%04d", i))] == nil {
+			t.Errorf("peer %d of another host was evicted", i)
+		}
+	}
+	if got, want := len(table.byID), 10+neighborsPerHost+neighborsPerNetwork; got != want {
+		t.Errorf("%d neighbors, want %d", got, want)
+	}
+	if len(table.bySource) != 12 {
+		t.Errorf("%d sources, want 12", len(table.bySource))
 	}
 }
 

@@ -1,10 +1,12 @@
 package node
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -41,14 +43,17 @@ import (
 // any, the sender only asks, and is nobody's neighbor. rev changes when what
 // the sender offers does.
 //
-// ask is a nonce that an answer brings back as echo. A sender is believed once
-// it has echoed a nonce of ours that is at most twenty seconds old: that it
-// signed a datagram proves nothing about when. An unknown sender is therefore
-// asked by unicast:
+// ask is a nonce, and echo the answer to one: the first 8 bytes, in hexadecimal,
+// of SHA-256 over the nonce as it came, a zero byte, and the peer ID of who asked
+// for it. A sender is believed once it has echoed a nonce that it alone was asked
+// for, by unicast, in the last ten to twenty seconds: that it signed a datagram
+// proves neither when nor where. What is in a have may be tried before: it is a
+// hint, and the nonce of the question will do.
 //
-//	A → all  hello, ask a          or here, when the hello was lost
-//	B → A    here, echo a, ask b   A believes B
-//	A → B    here, echo b          B believes A
+//	A → all  hello, ask a               or here, when the hello was lost
+//	B → A    here, echo of a, ask b
+//	A → B    here, echo of b, ask c     B believes A
+//	B → A    here, echo of c            A believes B
 //
 // All but type, boot and n may be absent. Unknown fields are ignored; so is a
 // datagram of another version or an unknown type.
@@ -135,15 +140,11 @@ func (p presence) sealWithin(key crypto.PrivKey, max int) ([]byte, error) {
 	}
 }
 
-// openPresence checks and decodes a datagram. mine stops it before the
-// signature is checked when it claims to be of that sender, with errOwn.
-func openPresence(data []byte, mine peer.ID) (sender peer.ID, p presence, err error) {
+// openPresence checks and decodes a datagram.
+func openPresence(data []byte) (sender peer.ID, p presence, err error) {
 	e, err := DecodeEnvelope(data)
 	if err != nil {
 		return "", p, err
-	}
-	if e.Sender == mine {
-		return e.Sender, p, errOwn
 	}
 	content, err := e.Open(KindPresence)
 	if err != nil {
@@ -153,7 +154,15 @@ func openPresence(data []byte, mine peer.ID) (sender peer.ID, p presence, err er
 	return e.Sender, p, err
 }
 
-var errOwn = errors.New("own datagram")
+// echoOf is what answers a nonce that a peer asked for. With its ID in it, nobody
+// can have another answer for him. The echo of nothing is nothing.
+func echoOf(nonce string, asker peer.ID) string {
+	if nonce == "" {
+		return ""
+	}
+	sum := sha256.Sum256(slices.Concat([]byte(nonce), []byte{0}, []byte(asker)))
+	return hex.EncodeToString(sum[:8])
+}
 
 func decodePresence(content []byte) (presence, error) {
 	var j presenceJSON

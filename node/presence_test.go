@@ -55,7 +55,7 @@ datagram %s
 	if got != string(want) {
 		t.Errorf("%s made anew differs:\n%s", file, got)
 	}
-	sender, p, err := openPresence(data, "")
+	sender, p, err := openPresence(data)
 	if err != nil || sender != e.Sender || !reflect.DeepEqual(p, testPresence()) {
 		t.Errorf("openPresence = %s, %+v, %v, want %s, %+v", sender, p, err, e.Sender, testPresence())
 	}
@@ -75,7 +75,7 @@ func TestPresenceFitsADatagram(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, got, err := openPresence(data, "")
+	_, got, err := openPresence(data)
 	if err != nil || len(data) > lan.DatagramMax {
 		t.Fatalf("a datagram of %d bytes: %v", len(data), err)
 	}
@@ -141,7 +141,7 @@ func FuzzOpenPresence(f *testing.F) {
 	f.Add(data[:len(data)/2])
 	f.Add([]byte(`{"sender":"","content":"","signature":""}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		sender, p, err := openPresence(data, "")
+		sender, p, err := openPresence(data)
 		if err == nil && (sender == "" || len(p.Addrs) > presenceAddrsMax || len(p.Want) > wantMax) {
 			t.Errorf("openPresence = %q, %+v", sender, p)
 		}
@@ -170,7 +170,7 @@ func FuzzDecodePresence(f *testing.F) {
 		if err != nil {
 			t.Fatalf("seal %+v: %v", p, err)
 		}
-		_, again, err := openPresence(data, "")
+		_, again, err := openPresence(data)
 		if err != nil || again.Type != p.Type || again.N != p.N || len(again.Want) != len(p.Want) || again.Alias != p.Alias {
 			t.Errorf("decoded %+v, and after sealing %+v, %v", p, again, err)
 		}

@@ -58,7 +58,7 @@ func (n *Node) Probe(ctx context.Context, r netip.Prefix) error {
 		return n.LANStatus().Err
 	}
 	hello := func(link lan.Link) []byte {
-		return l.seal(presence{Type: presenceHello, Ask: l.nonce(time.Now())}, link, lan.DatagramMax)
+		return l.seal(presence{Type: presenceHello, Ask: l.nonce("", time.Now())}, link, lan.DatagramMax)
 	}
 	return l.beacon.Probe(ctx, r, probeLinger, hello, l.receive)
 }

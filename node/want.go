@@ -70,7 +70,7 @@ func (n *Node) Want(ctx context.Context, keys ...mh.Multihash) iter.Seq[peer.Add
 					return
 				}
 			case <-next.C:
-				l.say(presence{Type: presenceWant, Want: w.prefixes, Ask: l.nonce(time.Now())})
+				l.say(presence{Type: presenceWant, Want: w.prefixes, Ask: l.nonce("", time.Now())})
 				if times++; times < len(wantAt) {
 					next.Reset(wantAt[times] - wantAt[times-1])
 				}
@@ -136,7 +136,7 @@ func (l *localNet) askKnown(w *want, asked map[peer.ID]neighborRev) map[peer.ID]
 	}
 	l.mu.Unlock()
 	for _, a := range to {
-		l.tell(presence{Type: presenceWant, Want: w.prefixes, Ask: l.nonce(time.Now())}, a, l.beacon.LinkTo(a.Addr()))
+		l.tell(presence{Type: presenceWant, Want: w.prefixes, Ask: l.nonce("", time.Now())}, a, l.beacon.LinkTo(a.Addr()))
 	}
 	return revs
 }

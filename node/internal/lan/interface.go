@@ -44,7 +44,17 @@ func (l Link) OnLink(a netip.Addr) bool {
 		return !l.Loopback
 	}
 	a = a.WithZone("")
-	return slices.ContainsFunc(l.Prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+	return slices.ContainsFunc(l.Prefixes, func(p netip.Prefix) bool { return p.Contains(a) && !isBroadcast(p, a) })
+}
+
+// isBroadcast reports whether a is no host's on its network: the first address
+// or the last of an IPv4 network that has room for more than two.
+func isBroadcast(p netip.Prefix, a netip.Addr) bool {
+	if !a.Is4() || p.Bits() > 30 {
+		return false
+	}
+	before, after := a.Prev(), a.Next()
+	return !before.IsValid() || !after.IsValid() || !p.Contains(before) || !p.Contains(after)
 }
 
 // has reports whether a is an address of this host on this link.

@@ -73,6 +73,8 @@ type Datagram struct {
 	Link Link
 	// Group tells that it was sent to the group, not to this process.
 	Group bool
+	// Own tells that this Beacon has sent it.
+	Own bool
 }
 
 // Beacon is a host's place on its local networks. Its methods are safe for
@@ -197,7 +199,7 @@ func (b *Beacon) read(ctx context.Context, f *family, s socket, handle func(Data
 		if !ok {
 			continue
 		}
-		handle(Datagram{Data: buf[:p.n], From: p.src, Link: link, Group: group})
+		handle(Datagram{Data: buf[:p.n], From: p.src, Link: link, Group: group, Own: p.src.Port() == f.port && link.has(p.src.Addr())})
 	}
 }
 

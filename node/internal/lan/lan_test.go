@@ -91,6 +91,9 @@ func TestBeaconsOfOneHostHearTheGroupAndEachOther(t *testing.T) {
 	own := next(t, annIn)
 	d := next(t, benIn)
 	for who, d := range map[string]received{"its sender": own, "another": d} {
+		if d.Own != (who == "its sender") {
+			t.Errorf("%s hears it as its own: %v", who, d.Own)
+		}
 		if d.text != "hello" || !d.Group || !d.From.Addr().IsLoopback() || !d.Link.Loopback {
 			t.Errorf("%s hears %q from %s, group %v, on %+v", who, d.text, d.From, d.Group, d.Link)
 		}
@@ -161,6 +164,8 @@ func TestLinkKnowsWhoIsOnIt(t *testing.T) {
 	}{
 		{eth, "10.77.0.9", true},
 		{eth, "10.77.1.9", false},
+		{eth, "10.77.0.0", false},
+		{eth, "10.77.0.255", false},
 		{eth, "8.8.8.8", false},
 		{eth, "127.0.0.1", false},
 		{eth, "0.0.0.0", false},

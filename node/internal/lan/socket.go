@@ -19,6 +19,7 @@ import (
 type family struct {
 	address    netip.Addr
 	group, own socket
+	port       uint16                         // of own
 	open       func(port int) (socket, error) // another of its own
 }
 
@@ -58,7 +59,7 @@ func openFamily(network string, group netip.Addr, port int, wrap func(*net.UDPCo
 	if err != nil {
 		return nil, errors.Join(err, shared.Close())
 	}
-	f := &family{address: group, open: func(port int) (socket, error) {
+	f := &family{address: group, port: addrPort(own.LocalAddr()).Port(), open: func(port int) (socket, error) {
 		c, err := listen(network, port, false)
 		if err != nil {
 			return nil, err
