@@ -29,7 +29,8 @@ share/internal/swarm   <- share/content
 share                  <- share/content share/internal/swarm node
 
 coord/internal/pinset  <- share/content
-coord                  <- coord/internal/pinset share share/content node
+coord/internal/raftlog <-
+coord                  <- coord/internal/pinset coord/internal/raftlog share share/content node
 
 cli/control            <- coord share share/content node
 cli/web                <-
@@ -45,7 +46,8 @@ var testHelpers = []string{"node/nodetest"}
 // beginning of it: a folder, or files of one.
 var houses = []struct{ imported, only string }{
 	{"github.com/libp2p/go-libp2p-kad-dht", "node/dht.go node/provide.go node/value.go"},
-	{"github.com/hashicorp/raft", "coord/raft.go coord/fsm.go coord/transport.go"},
+	{"github.com/hashicorp/raft", "coord/internal/raftlog coord/raft.go coord/fsm.go coord/transport.go"},
+	{"github.com/hashicorp/raft-wal", "coord/internal/raftlog"},
 	{"lukechampine.com/blake3", "share/content"},
 	{"github.com/spf13/cobra", "cli"},
 	{"github.com/BurntSushi/toml", "cli/config.go"},
