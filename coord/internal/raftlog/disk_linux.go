@@ -1,0 +1,23 @@
+package raftlog
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// reserve allocates the bytes of f from one offset to another; they read as
+// zeros. After an error of a full disk f may have grown, but not been written.
+func reserve(f *os.File, from, to int64) error {
+	for {
+		err := unix.Fallocate(int(f.Fd()), 0, from, to-from)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.ENOTSUP), errors.Is(err, unix.ENOSYS):
+			return zeroFill(f, from, to)
+		}
+		return err
+	}
+}
