@@ -83,7 +83,7 @@ func DecodeCommand(f []byte) (Command, error) {
 // canonical JSON {"v":1,"group","epoch","state","members","admin"?}.
 func (e *Epoch) Statement(group Digest) []byte {
 	p := &payload{b: []byte("p2pshare/envelope/1\x00epoch\x00")}
-	v := 1
+	v := int64(1)
 	integer(p, "v", &v)
 	p.plain("group", &group)
 	e.statement(p)

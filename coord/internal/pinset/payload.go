@@ -255,7 +255,7 @@ func optionalText[T ~string](p *payload, field string, v *T) {
 	}
 }
 
-func integer[T ~int | ~int64 | ~uint64](p *payload, field string, v *T) {
+func integer[T ~int64 | ~uint64](p *payload, field string, v *T) {
 	if p.required(field) {
 		integerValue(p, v)
 	}
@@ -389,12 +389,12 @@ func plain[T string | []byte](s T) bool {
 	return ascii || utf8.ValidString(string(s))
 }
 
-func integerValue[T ~int | ~int64 | ~uint64](p *payload, v *T) {
+func integerValue[T ~int64 | ~uint64](p *payload, v *T) {
 	if p.err != nil {
 		return
 	}
 	if !p.reading {
-		if *v > IntMax || *v < 0 && *v+1 != 0 {
+		if uint64(*v) > IntMax && *v+1 != 0 { // negative ones are greater, too
 			p.fail(fmt.Errorf("%d is out of range", *v))
 		}
 		p.b = strconv.AppendInt(p.b, int64(*v), 10)

@@ -17,7 +17,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the transcripts in testdata")
 
-const noon = 1_800_000_000_000 // Unix milliseconds
+const noon int64 = 1_800_000_000_000 // Unix milliseconds
 
 // header is of a client's n-th command.
 func header(n int, by Peer) Header {

@@ -36,7 +36,7 @@ func (w *world) expect(s *State) Expect {
 func (w *world) at() int64 { return noon + int64(w.seq) }
 
 func (w *world) pin(s *State) *SetPin {
-	c := &SetPin{ID: idOf(1 + w.rng.IntN(40)), Kind: KindFile, Size: 100, Replicas: 1 + w.rng.IntN(5), Expect: w.expect(s)}
+	c := &SetPin{ID: idOf(1 + w.rng.IntN(40)), Kind: KindFile, Size: 100, Replicas: 1 + w.rng.Int64N(5), Expect: w.expect(s)}
 	if w.rng.IntN(6) > 0 {
 		n := w.rng.IntN(60)
 		c.Lookup = fmt.Sprintf("näme%d", n)
@@ -153,7 +153,11 @@ func TestStatesStayEqual(t *testing.T) {
 		state *State
 		data  []byte
 	}
-	for seed := range uint64(30) {
+	seeds := uint64(30)
+	if testing.Short() {
+		seeds = 4
+	}
+	for seed := range seeds {
 		w := &world{rng: rand.New(rand.NewPCG(seed, 1))}
 		leader, member := New(), New()
 		var clones []kept

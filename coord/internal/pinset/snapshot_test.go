@@ -38,7 +38,11 @@ func TestDecodeRefusesEveryFlippedByte(t *testing.T) {
 	if s, err := Decode(iotest.OneByteReader(bytes.NewReader(data))); err != nil || !bytes.Equal(encoded(t, s), data) {
 		t.Errorf("Decode byte by byte: %v", err)
 	}
-	for i := range data {
+	step := 1
+	if testing.Short() {
+		step = 11
+	}
+	for i := 0; i < len(data); i += step {
 		bad := bytes.Clone(data)
 		bad[i] ^= byte(1 + i%255)
 		if _, err := Decode(bytes.NewReader(bad)); !errors.Is(err, ErrBadState) {

@@ -295,7 +295,7 @@ type SetPin struct {
 	ID       content.ID `json:"id"`
 	Kind     Kind       `json:"kind"`
 	Size     int64      `json:"size"`
-	Replicas int        `json:"replicas"`          // 1…ReplicasMax
+	Replicas int64      `json:"replicas"`          // 1…ReplicasMax; not int, which machines bound differently
 	Expires  int64      `json:"expires,omitempty"` // Unix milliseconds; 0 is never
 	Source   *Source    `json:"source,omitempty"`  // nil leaves the one that is known
 	Expect   Expect     `json:"expect"`
