@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/p2pshare/p2pshare/cli/control"
 	"github.com/p2pshare/p2pshare/node"
@@ -87,10 +89,6 @@ var stateMarks = map[control.NeighborState]string{
 }
 
 func (a *app) printNeighbor(n control.Neighbor) {
-	name := share.Escape(n.Name)
-	if name == "" {
-		name = "?"
-	}
 	what := plural(n.Shares, "share")
 	switch {
 	case n.State == control.NeighborLeft:
@@ -100,7 +98,7 @@ func (a *app) printNeighbor(n control.Neighbor) {
 	case n.Shares == 0:
 		what = "shares nothing"
 	}
-	fmt.Fprintf(a.out, "%s%s  %s  %s\n", stateMarks[n.State], name, n.Peer, what)
+	fmt.Fprintf(a.out, "%s%s  %s  %s\n", stateMarks[n.State], calledHere(n.Name), n.Peer, what)
 	for _, sh := range n.First {
 		slash := ""
 		if sh.Kind == share.KindDir {
@@ -112,4 +110,18 @@ func (a *app) printNeighbor(n control.Neighbor) {
 		fmt.Fprintf(a.out, "%11s  and %d more\n", "", more)
 	}
 	a.out.Flush()
+}
+
+// calledMax is how much of a name is shown: less than a peer ID has characters,
+// so that no name can pass for the ID beside it.
+const calledMax = 32
+
+// calledHere is what a peer calls itself, as it is shown: on one line, without
+// gaps that would make it look like two columns.
+func calledHere(alias string) string {
+	name := share.Escape(strings.Join(strings.Fields(alias), " "))
+	if r := []rune(name); len(r) > calledMax {
+		name = string(r[:calledMax-1]) + "…"
+	}
+	return cmp.Or(name, "?")
 }

@@ -76,3 +76,15 @@ func TestResumingWriter(t *testing.T) {
 type failing struct{ err error }
 
 func (f failing) Write([]byte) (int, error) { return 0, f.err }
+
+func TestCalledHere(t *testing.T) {
+	const id = "12D3KooWRawPbxPtP1eZaJpumGnyWX2DcUyd3RQnydr3eAto4Az7"
+	for alias, want := range map[string]string{
+		"ann": "ann", "": "?", "  ": "?", "ann's  laptop\n": "ann's laptop", "\x1b[31m": `\x1b[31m`,
+		"ann  " + id: "ann 12D3KooWRawPbxPtP1eZaJpumGn…",
+	} {
+		if got := calledHere(alias); got != want {
+			t.Errorf("calledHere(%q) = %q, want %q", alias, got, want)
+		}
+	}
+}

@@ -313,7 +313,7 @@ func (l *localNet) receive(d lan.Datagram) {
 		return
 	}
 	h := heard{sender: sender, presence: p, from: d.From, link: d.Link.Name, group: d.Group, addrs: addrsOf(p, d),
-		proven: l.fresh(p.Echo, sender, now)}
+		proven: l.fresh(p.Echo, sender, now), answers: l.fresh(p.Echo, "", now)}
 	l.mu.Lock()
 	what := l.neighbors.hear(h, now)
 	if what >= heardChange {
@@ -325,7 +325,7 @@ func (l *localNet) receive(d lan.Datagram) {
 	if what == heardNothing || what == heardLeft {
 		return
 	}
-	if p.Type == presenceHave && (h.proven || l.fresh(p.Echo, "", now)) {
+	if p.Type == presenceHave && (h.proven || h.answers) {
 		l.deliver(h, now)
 	}
 	l.answer(what, h, d, now)
@@ -356,8 +356,8 @@ func (l *localNet) answer(what hearing, h heard, d lan.Datagram, now time.Time) 
 		reply.Type = presenceHave
 	case d.Group && !unknown && len(h.Addrs) > 0:
 		return // we know each other
-	case !d.Group && h.Ask == "":
-		return
+	case !d.Group && h.Ask == "" && !(unknown && h.answers):
+		return // it asks for nothing, and is nobody whom we have asked for
 	}
 	if !l.announces() && reply.Type != presenceHave && len(h.Addrs) == 0 {
 		return // neither is anybody's neighbor
@@ -386,8 +386,8 @@ func (l *localNet) mayAnswer(h heard, now time.Time) bool {
 	if !l.limits.admitAnswer(h.from.Addr(), now) {
 		return false
 	}
-	if h.Type == presenceWant {
-		return true // it is asked anew each time
+	if h.Type == presenceWant || !h.group {
+		return true // it is a question of its own each time
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

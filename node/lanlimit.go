@@ -29,8 +29,8 @@ const (
 	strangersRate, strangersBurst = 300, 2048
 	knownRate, knownBurst         = 1500, 8192 // all neighbors together
 	newcomersRate, newcomersBurst = 100, 256
-	newcomerFirst                 = 4     // datagrams of a source that count as a newcomer's
-	answerRate, answerBurst       = 8, 64 // per source
+	newcomerFirst                 = 4       // datagrams of a source that count as a newcomer's
+	answerRate, answerBurst       = 32, 128 // per source
 	sourcesTracked                = 1024
 )
 

@@ -137,11 +137,13 @@ type heardAddr struct {
 type heard struct {
 	sender peer.ID
 	presence
-	from   netip.AddrPort
-	link   string
-	group  bool           // it came by multicast
-	addrs  []ma.Multiaddr // of presence's those that are on the link
-	proven bool           // it echoes a fresh nonce of ours
+	from  netip.AddrPort
+	link  string
+	group bool           // it came by multicast
+	addrs []ma.Multiaddr // of presence's those that are on the link
+	// It echoes a fresh nonce of ours: one that it alone was asked for, or one
+	// that all were.
+	proven, answers bool
 }
 
 // hearing is what the table makes of a datagram.

@@ -262,6 +262,15 @@ func (c *crowd) members() (live []source, more bool, change <-chan struct{}) {
 	return slices.Clone(c.live), c.busy > 0, c.change
 }
 
+// demote has a source asked after all others.
+func (c *crowd) demote(s source) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i := slices.Index(c.live, s); i >= 0 {
+		c.live = append(slices.Delete(c.live, i, i+1), s)
+	}
+}
+
 // drop takes a source out for good. A *CorruptError is remembered and told,
 // even when another request has dropped the source already for what came of it.
 func (c *crowd) drop(s source, err error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/p2pshare/p2pshare/share/content"
 	"github.com/p2pshare/p2pshare/share/internal/swarm"
@@ -119,9 +120,14 @@ func (f *fetch) untried(ctx context.Context, tried map[source]bool) (source, err
 // returns that source and the last chunk group, which is the proof.
 func (f *fetch) open(ctx context.Context) (source, []byte, error) {
 	tried := map[source]bool{}
-	var refused error // the size that a source told was not admitted: others may tell the truth
+	var silent []source // that let firstAnswerMax pass: to be asked again when nobody else is left
+	var refused error   // the size that a source told was not admitted: others may tell the truth
 	for {
 		s, err := f.untried(ctx, tried)
+		patient := false
+		if err != nil && ctx.Err() == nil && len(silent) > 0 {
+			s, silent, patient, err = silent[0], silent[1:], true, nil
+		}
 		if err != nil {
 			if refused != nil && ctx.Err() == nil {
 				err = refused
@@ -129,12 +135,15 @@ func (f *fetch) open(ctx context.Context) (source, []byte, error) {
 			return nil, nil, err
 		}
 		tried[s] = true
-		last, err := f.prove(ctx, s)
+		last, err := f.prove(ctx, s, patient)
 		switch {
 		case err == nil:
 			return s, last, nil
 		case ctx.Err() != nil:
 			return nil, nil, ctx.Err()
+		case errors.Is(err, errSilent):
+			silent = append(silent, s)
+			f.crowd.demote(s)
 		case errors.Is(err, errNotHeld):
 		case errors.As(err, new(sizeError)):
 			if refused = err; f.size >= 0 {
@@ -154,9 +163,9 @@ func (e sizeError) Unwrap() error { return e.error }
 // prove is proveSize with the size that is known, or with the one that s tells.
 // When the known one can't be proved by s and its own can, s is honest and the
 // listing is not.
-func (f *fetch) prove(ctx context.Context, s source) (last []byte, err error) {
+func (f *fetch) prove(ctx context.Context, s source, patient bool) (last []byte, err error) {
 	if f.size < 0 {
-		size, err := s.size(ctx, f.id)
+		size, err := f.askSize(ctx, s, patient)
 		if err != nil {
 			return nil, err
 		}
@@ -176,6 +185,28 @@ func (f *fetch) prove(ctx context.Context, s source) (last []byte, err error) {
 	}
 	f.size, f.outboard = known, nil
 	return nil, sizeError{fmt.Errorf("%w: a file's size is not what it says", ErrBadListing)}
+}
+
+// firstAnswerMax is how long a source that is asked first may think about it
+// while others can be asked: it may be asleep, or mean to hold us up.
+const firstAnswerMax = 2 * time.Second
+
+var errSilent = errors.New("no answer yet")
+
+// askSize asks s for the size, and returns errSilent when the answer takes long
+// and f is not patient.
+func (f *fetch) askSize(ctx context.Context, s source, patient bool) (int64, error) {
+	bounded := ctx
+	if !patient && s.via() != ViaLocal {
+		var cancel context.CancelFunc
+		bounded, cancel = context.WithTimeout(ctx, firstAnswerMax)
+		defer cancel()
+	}
+	size, err := s.size(bounded, f.id)
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		err = errSilent
+	}
+	return size, err
 }
 
 // admit asks the sink, if there is one, whether a content of size may come.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -105,7 +106,7 @@ func (l *Library) find(ctx context.Context, w What, o FindOptions, m *meter) (fo
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.SearchMax)
 	defer cancel()
 	s := &search{
-		library: l, name: w.Name, from: o.From, meter: m,
+		library: l, name: w.Name, prefix: w.Prefix, from: o.From, meter: m,
 		newest: map[peer.ID]claim{}, seen: map[peer.ID]bool{l.node.ID(): true},
 		wide: askers{slots: make(chan struct{}, askParallel)}, near: askers{slots: make(chan struct{}, askParallel)},
 	}
@@ -151,6 +152,7 @@ type claim struct {
 type search struct {
 	library *Library
 	name    Name
+	prefix  string // how the ID that is meant begins; empty: any
 	from    peer.ID
 	meter   *meter
 	first   func()          // called at the first claim from a network
@@ -308,7 +310,7 @@ func (s *search) ask(ctx context.Context, p peer.AddrInfo, found bool, a *askers
 		for _, c := range claims {
 			s.claim(c)
 		}
-		if len(claims) > 0 {
+		if slices.ContainsFunc(claims, func(c claim) bool { return strings.HasPrefix(c.manifest.ID.Hex(), s.prefix) }) {
 			s.anyone()
 			if found {
 				s.first()
