@@ -50,7 +50,7 @@ func TestChangesWithoutPauseAreTold(t *testing.T) {
 	busy := onLAN(t, port, Config{})
 	other := onLAN(t, port, Config{})
 	awaitNeighbors(t, other, "the busy one", hasNeighbor(busy.ID()))
-	time.Sleep(2 * time.Second) // its hellos carry the change too
+	<-time.After(helloAt[len(helloAt)-1] + time.Second) // its hellos would carry the change too
 	end := time.After(12 * time.Second)
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -80,7 +80,7 @@ func TestWantGoesOnWhileTheNodeEnds(t *testing.T) {
 	<-n.Listening()
 	key, _ := mh.Sum([]byte("x"), mh.SHA2_256, -1)
 	wanting, stop := context.WithCancel(t.Context())
-	done := make(chan struct{})
+	done, rounds := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
 		for wanting.Err() == nil {
@@ -89,12 +89,21 @@ func TestWantGoesOnWhileTheNodeEnds(t *testing.T) {
 			}
 			c()
 			n.LANStatus()
+			select {
+			case rounds <- struct{}{}:
+			case <-wanting.Done():
+			}
 		}
 	}()
-	time.Sleep(50 * time.Millisecond)
+	for range 20 {
+		<-rounds
+	}
 	cancel()
+	for range 20 {
+		<-rounds
+	}
 	<-ended
-	time.Sleep(50 * time.Millisecond)
+	<-rounds
 	stop()
 	<-done
 }
@@ -114,7 +123,7 @@ func TestANeighborThatChangesWithoutEndIsNotAskedWithoutEnd(t *testing.T) {
 			}
 		}()
 	}
-	time.Sleep(time.Second) // the bursts
+	<-time.After(wantAt[len(wantAt)-1] + 500*time.Millisecond) // the bursts are over
 	eve.say(presence{Type: presenceHello, Addrs: attackerAddrs, Ask: "0011"})
 	_, p, _ := eve.answer()
 	eve.say(presence{Type: presenceHere, Addrs: attackerAddrs, Echo: echoOf(p.Ask, victim.ID())})
@@ -122,9 +131,11 @@ func TestANeighborThatChangesWithoutEndIsNotAskedWithoutEnd(t *testing.T) {
 	const sent = 100
 	got := 0
 	go func() {
+		pace := time.NewTicker(20 * time.Millisecond)
+		defer pace.Stop()
 		for i := range sent {
 			eve.say(presence{Type: presenceHere, Addrs: attackerAddrs, Rev: int64(i + 1)})
-			time.Sleep(20 * time.Millisecond)
+			<-pace.C
 		}
 	}()
 	buf := make([]byte, 2000)

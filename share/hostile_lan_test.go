@@ -3,7 +3,6 @@ package share
 import (
 	"context"
 	"errors"
-	"net"
 	"testing"
 	"time"
 
@@ -13,15 +12,6 @@ import (
 	"github.com/p2pshare/p2pshare/node"
 	"github.com/p2pshare/p2pshare/share/content"
 )
-
-func drawLANPort(t *testing.T) int {
-	c, err := net.ListenUDP("udp4", &net.UDPAddr{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	return c.LocalAddr().(*net.UDPAddr).Port
-}
 
 // startLANLiar claims to have everything, on the local network only.
 func startLANLiar(t *testing.T, port int, hs handlers) *node.Node {
@@ -47,30 +37,7 @@ func startLANLiar(t *testing.T, port int, hs handlers) *node.Node {
 	return n
 }
 
-func startLANGetter(t *testing.T, port int, boot []peer.AddrInfo) *testPeer {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	n, err := node.New(ctx, node.Config{Dir: t.TempDir(), Listen: []ma.Multiaddr{ma.StringCast("/ip4/127.0.0.1/tcp/0")}, LANPort: port, Bootstrap: boot})
-	if err != nil {
-		t.Fatal(err)
-	}
-	lib, err := Open(n, Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 2)
-	go func() { ended <- n.Run(ctx) }()
-	go func() { ended <- lib.Run(ctx) }()
-	<-n.Listening()
-	t.Cleanup(func() {
-		cancel()
-		if err := errors.Join(<-ended, <-ended, lib.Close(), n.Close()); err != nil {
-			t.Errorf("stop: %v", err)
-		}
-	})
-	return &testPeer{n, lib, t.TempDir()}
-}
-
+// hang reads nothing and says nothing until the test ends.
 func hang(ctx context.Context, s network.Stream) error {
 	<-ctx.Done()
 	return nil
@@ -86,10 +53,10 @@ func startLANLiars(t *testing.T, count, port int, hs handlers) {
 func TestLANLiarsDoNotKeepASearchFromTheDHT(t *testing.T) {
 	net := startNetwork(t, 1)
 	sharer := net[1]
-	port := drawLANPort(t)
+	port := lanPort(t)
 	startLANLiars(t, 33, port, handlers{metaProtocol: hang, dataProtocol: hang})
 	sharer.add(t, sharer.write(t, "talk.txt", []byte("hello")), AddOptions{})
-	getter := startLANGetter(t, port, []peer.AddrInfo{net[0].AddrInfo()})
+	getter, _ := startPeer(t, node.Config{LANPort: port, Bootstrap: []peer.AddrInfo{net[0].AddrInfo()}})
 	start := time.Now()
 	found, err := getter.lib.Find(t.Context(), What{Name: "talk.txt"}, FindOptions{})
 	t.Logf("%d found after %s: %v", len(found), time.Since(start), err)
@@ -101,10 +68,10 @@ func TestLANLiarsDoNotKeepASearchFromTheDHT(t *testing.T) {
 func TestManyLANLiarsDoNotUseUpTheSearch(t *testing.T) {
 	net := startNetwork(t, 1)
 	sharer := net[1]
-	port := drawLANPort(t)
+	port := lanPort(t)
 	startLANLiars(t, askedMax+1, port, handlers{metaProtocol: answerMeta([]byte(`{"end":true}` + "\n")), dataProtocol: hang})
 	sharer.add(t, sharer.write(t, "talk.txt", []byte("hello")), AddOptions{})
-	getter := startLANGetter(t, port, []peer.AddrInfo{net[0].AddrInfo()})
+	getter, _ := startPeer(t, node.Config{LANPort: port, Bootstrap: []peer.AddrInfo{net[0].AddrInfo()}})
 	start := time.Now()
 	found, err := getter.lib.Find(t.Context(), What{Name: "talk.txt"}, FindOptions{})
 	t.Logf("%d found after %s: %v", len(found), time.Since(start), err)
@@ -116,11 +83,11 @@ func TestManyLANLiarsDoNotUseUpTheSearch(t *testing.T) {
 func TestASilentNeighborDoesNotHoldUpAGet(t *testing.T) {
 	net := startNetwork(t, 1)
 	sharer := net[1]
-	port := drawLANPort(t)
+	port := lanPort(t)
 	startLANLiars(t, 1, port, handlers{metaProtocol: hang, dataProtocol: hang})
 	data := randomBytes(2*content.GroupSize, "x")
 	s := sharer.add(t, sharer.write(t, "talk.bin", data), AddOptions{})
-	getter := startLANGetter(t, port, []peer.AddrInfo{net[0].AddrInfo()})
+	getter, _ := startPeer(t, node.Config{LANPort: port, Bootstrap: []peer.AddrInfo{net[0].AddrInfo()}})
 	start := time.Now()
 	_, err := getter.get(t, s.ID.String(), GetOptions{})
 	t.Logf("took %s: %v", time.Since(start), err)
@@ -132,11 +99,11 @@ func TestASilentNeighborDoesNotHoldUpAGet(t *testing.T) {
 func TestManyLANLiarsDoNotUseUpAGet(t *testing.T) {
 	net := startNetwork(t, 1)
 	sharer := net[1]
-	port := drawLANPort(t)
+	port := lanPort(t)
 	startLANLiars(t, triedMax+1, port, handlers{}) // no protocol: dropped at once
 	data := randomBytes(2*content.GroupSize, "x")
 	s := sharer.add(t, sharer.write(t, "talk.bin", data), AddOptions{})
-	getter := startLANGetter(t, port, []peer.AddrInfo{net[0].AddrInfo()})
+	getter, _ := startPeer(t, node.Config{LANPort: port, Bootstrap: []peer.AddrInfo{net[0].AddrInfo()}})
 	start := time.Now()
 	_, err := getter.get(t, s.ID.String(), GetOptions{})
 	t.Logf("took %s: %v", time.Since(start), err)
