@@ -343,7 +343,10 @@ func (c *crowd) verdict(id content.ID) error {
 	case c.unheard > 0:
 		return fmt.Errorf("%s: %w: %w", id, ErrUnreachable, c.dialErr)
 	}
-	return fmt.Errorf("%s: %w", id, ErrNotFound)
+	n := len(c.seen) - 1 // but this peer itself
+	peers := c.library.node.DHTPeers()
+	where := c.library.searched(searchReport{lan: c.library.node.HasLAN(), dht: peers > 0, dhtPeers: peers, announced: n, asked: n})
+	return fmt.Errorf("%s: %s: %w", id, where, ErrNotFound)
 }
 
 // close ends the sources. Its searches and dials must end with the context

@@ -390,19 +390,25 @@ func (s *search) verdict(w What) error {
 		return fmt.Errorf("%s: %w: %w", what, ErrUnreachable, r.dialErr)
 	case w.Prefix != "" && len(s.newest) > 0:
 		return fmt.Errorf("%s: %d contents have this name, and no ID begins so: %w", what, len(s.newest), ErrNotFound)
+	}
+	return fmt.Errorf("%s: %s: %w", what, s.library.searched(r), ErrNotFound)
+}
+
+// searched says where nobody was found.
+func (l *Library) searched(r searchReport) string {
+	switch {
 	case !r.dht && r.asked == 0 && r.lan:
-		return fmt.Errorf("%s: nobody on the local network has it, and %s: %w", what, s.library.noDHT(), ErrNotFound)
+		return "nobody on the local network has it, and " + l.noDHT()
 	case !r.dht && r.asked == 0:
-		return fmt.Errorf("%s: nobody to ask, %s: %w", what, s.library.noDHT(), ErrNotFound)
+		return "nobody to ask, " + l.noDHT()
 	case !r.dht:
-		return fmt.Errorf("%s: asked %s, and no DHT: %w", what, count(r.asked, "peer"), ErrNotFound)
+		return "asked " + count(r.asked, "peer") + ", and no DHT"
 	}
 	where := "the DHT"
 	if r.lan {
 		where = "the local network and the DHT"
 	}
-	return fmt.Errorf("%s: asked %s (%s connected), %s named: %w",
-		what, where, count(r.dhtPeers, "peer"), count(r.announced, "provider"), ErrNotFound)
+	return fmt.Sprintf("asked %s (%s connected), %s named", where, count(r.dhtPeers, "peer"), count(r.announced, "provider"))
 }
 
 // noDHT says why no DHT was asked.
