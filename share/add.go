@@ -122,6 +122,9 @@ func (a *adding) run(ctx context.Context) (Share, error) {
 	if err != nil {
 		return Share{}, errors.Join(err, a.library.catalog.remove(a.key), a.library.dropListing(s))
 	}
+	if old := a.previous; old.key != 0 && old.Name != "" && old.Name != s.Name {
+		a.warnf("it was shared as %s until now, and no longer is", Escape(string(old.Name)))
+	}
 	a.progress.flush()
 	return s, nil
 }
