@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"unicode/utf8"
 
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/p2pshare/p2pshare/cli/control"
 	"github.com/p2pshare/p2pshare/share"
 	"github.com/spf13/cobra"
@@ -94,7 +93,7 @@ func (f *addFlags) requests(cmd *cobra.Command, paths []string) ([]control.AddRe
 	}
 	scope := share.Scope{LANOnly: f.lanOnly, Unlisted: f.unlisted}
 	if f.to != "" {
-		to, err := peer.Decode(f.to)
+		to, err := share.ParsePeerID(f.to)
 		if err != nil {
 			return nil, usageOf(cmd, "--to %q is not a peer ID", f.to).WithHint("p2pshare id on that machine prints it")
 		}

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/p2pshare/p2pshare/cli/control"
 	"github.com/p2pshare/p2pshare/share"
 	"github.com/spf13/cobra"
@@ -98,9 +97,9 @@ func (f *getFlags) request(cmd *cobra.Command, what string) (control.GetRequest,
 		}
 	}
 	if f.from != "" {
-		from, err := peer.Decode(f.from)
+		from, err := share.ParsePeerID(f.from)
 		if err != nil {
-			return req, usageOf(cmd, "--from %q is not a peer ID", f.from).WithHint("a peer ID looks like 12D3Koo…")
+			return req, usageOf(cmd, "--from %q is not a peer ID", f.from).WithHint("a peer ID looks like 12D3Koo…, with 52 characters")
 		}
 		req.From = from
 	}

@@ -91,8 +91,19 @@ func decodePeer(s string) (peer.ID, error) {
 	if len(s) > peerTextMax {
 		return "", errors.New("too long")
 	}
-	return peer.Decode(s)
+	p, err := peer.Decode(s)
+	if err == nil && len(p) < peerIDMin {
+		err = errors.New("too short: it may have been cut for a line of output")
+	}
+	return p, err
 }
+
+// peerIDMin is the length of a peer ID in bytes, at least: of the multihash of a
+// key's SHA-256. How a longer one begins may decode too.
+const peerIDMin = 34
+
+// ParsePeerID reads a peer ID in its text form.
+func ParsePeerID(s string) (peer.ID, error) { return decodePeer(s) }
 
 // ParseLiteral reads s as a bare name, whatever it looks like.
 func ParseLiteral(s string) (What, error) {
