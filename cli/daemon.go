@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"errors"
 
 	"github.com/p2pshare/p2pshare/cli/control"
+	"github.com/p2pshare/p2pshare/node"
 	"github.com/spf13/cobra"
 )
 
@@ -48,6 +50,9 @@ func (a *app) runDaemon(cmd *cobra.Command, need need) error {
 	up := false
 	err = a.runOwn(cmd.Context(), s, own, func(ctx context.Context, use *session) error {
 		a.printReady(use.own.ready())
+		if err := use.own.node.LANStatus().Err; err != nil && !errors.Is(err, node.ErrNoLAN) {
+			a.note("no local network (p2pshare doctor): %s", control.OneLine(err.Error()))
+		}
 		up = true
 		<-ctx.Done()
 		return nil

@@ -26,6 +26,7 @@ It exits with 1 when something fails.`,
 			return a.withPeer(ctx, s, needNetwork, a.printFindings)
 		},
 	}
+	cmd.Flags().SortFlags = false
 	networkFlags(cmd)
 	return cmd
 }

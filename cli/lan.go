@@ -52,6 +52,9 @@ func (a *app) runLAN(cmd *cobra.Command, req control.NeighborsRequest) error {
 	}
 	ctx, cancel := deadline(cmd.Context(), s.timeout)
 	defer cancel()
+	if req.Watch {
+		a.note("watching until Ctrl-C")
+	}
 	err = a.withPeer(ctx, s, needNetwork, func(ctx context.Context, use *session) error {
 		return a.printNeighbors(use.Neighbors(ctx, req), req.Watch)
 	})

@@ -216,17 +216,12 @@ func (l *localNet) say(p presence) {
 
 // tell sends p to one address on link.
 func (l *localNet) tell(p presence, to netip.AddrPort, link lan.Link) {
-	l.tellWithin(p, to, link, lan.DatagramMax)
-}
-
-// tellWithin is tell with at most max bytes; see sealWithin.
-func (l *localNet) tellWithin(p presence, to netip.AddrPort, link lan.Link, max int) {
-	data := l.seal(p, link, max)
+	data := l.seal(p, link, lan.DatagramMax)
 	if data == nil {
 		return
 	}
 	if err := l.beacon.Send(data, to); err != nil {
-		l.node.log.Debug("answer on the local network", "type", p.Type, "to", to, "err", err)
+		l.node.log.Debug("send on the local network", "type", p.Type, "to", to, "err", err)
 	}
 }
 
@@ -377,7 +372,13 @@ func (l *localNet) answer(what hearing, h heard, d lan.Datagram, now time.Time) 
 			reply.Ask = l.nonce(h.sender, now)
 		}
 	}
-	l.tellWithin(reply, d.From, d.Link, max)
+	data := l.seal(reply, d.Link, max)
+	if data == nil {
+		return
+	}
+	if err := l.beacon.Answer(d, data); err != nil {
+		l.node.log.Debug("answer on the local network", "type", reply.Type, "to", d.From, "err", err)
+	}
 }
 
 // mayAnswer bounds the answers to those who have not proved to be there, and

@@ -59,6 +59,9 @@ type LANLink struct {
 	Echo     time.Time    // when an own datagram last came back from the group
 }
 
+// LANPortDefault is the UDP port of the local network's groups.
+const LANPortDefault = lan.DefaultPort
+
 // ErrNoLAN is LANStatus.Err where Config has it that there is no local network.
 var ErrNoLAN = errors.New("multicast is switched off")
 

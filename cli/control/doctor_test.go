@@ -30,6 +30,9 @@ func TestExamineLAN(t *testing.T) {
 		want      []string // state subject: how the message or remedy goes on
 	}{
 		{"switched off", node.LANStatus{Err: node.ErrNoLAN}, nil, []string{"warn multicast: --no-lan"}},
+		{"one family works", node.LANStatus{Port: node.LANPortDefault, Links: []node.LANLink{link(nil), link(func(l *node.LANLink) { l.V6, l.Echo = true, time.Time{} })}}, someone,
+			[]string{"ok eth0 IPv4: ", "warn eth0 IPv6: port 24001", "ok neighbors: "}},
+		{"another group", node.LANStatus{Port: 5555, Links: []node.LANLink{link(nil)}}, nil, []string{"ok eth0 IPv4: ", "warn neighbors: --lan-port 5555"}},
 		{"port taken", node.LANStatus{Err: errors.New("open UDP port 42042: address already in use")}, nil, []string{"fail sockets: --lan-port"}},
 		{"no interface", node.LANStatus{}, nil, []string{"fail interfaces: --listen"}},
 		{"all well", node.LANStatus{Links: []node.LANLink{link(nil)}}, someone, []string{"ok eth0 IPv4: comes back", "ok neighbors: 1 neighbor;"}},
@@ -45,7 +48,7 @@ func TestExamineLAN(t *testing.T) {
 		{"clock", node.LANStatus{Links: []node.LANLink{link(nil)}}, []node.Neighbor{{Clock: time.Hour}, {Clock: time.Hour}, {}},
 			[]string{"ok eth0 IPv4: ", "ok neighbors: 3 neighbors", "warn clock: 1h0m0s"}},
 	} {
-		got := examineLAN(test.status, test.neighbors, since)
+		got := examineLAN(test.status, test.neighbors, since, "24001")
 		if len(got) != len(test.want) {
 			t.Errorf("%s: %d findings %+v, want %d", test.name, len(got), got, len(test.want))
 			continue

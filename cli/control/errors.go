@@ -116,7 +116,7 @@ var causes = []struct {
 	{content.ErrCorrupt, CodeIntegrity, "no wrong byte was kept; ask again later, or name another peer with --peer"},
 	{node.ErrRelayOnly, CodeUnreachable, "its provider sits behind a NAT that could not be crossed; one side needs a reachable port"},
 	{node.ErrNotPeer, CodeUnreachable, "check the address and the port: p2pshare id on that machine prints them"},
-	{share.ErrUnreachable, CodeUnreachable, "its providers may be offline; try again later, or name a peer that has it with --peer"},
+	{share.ErrUnreachable, CodeUnreachable, "its providers may be offline: try again later, what was fetched is kept; or name another peer that has it with --peer"},
 	{share.ErrNotShared, CodeNotFound, "p2pshare ls shows what is shared from here"},
 	{share.ErrNotFound, CodeNotFound, "name a bootstrap peer with --bootstrap, or a peer that has it with --peer"},
 	{share.ErrExists, CodeRefused, "save elsewhere with -o PATH, or replace it with --force"},

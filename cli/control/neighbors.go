@@ -13,6 +13,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/p2pshare/p2pshare/node"
+	"github.com/p2pshare/p2pshare/share"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -171,7 +172,7 @@ func (b *browsing) browse(ctx context.Context, n node.Neighbor, turn int) {
 	defer cancel()
 	shared, err := b.server.cfg.Library.SharesOf(ctx, peer.AddrInfo{ID: n.ID, Addrs: n.Addrs}, firstMax)
 	if err != nil {
-		line.Problem = OneLine(err.Error())
+		line.Problem = problemOf(err)
 	}
 	line.Shares = shared.Total
 	for _, sh := range shared.First {
@@ -219,6 +220,14 @@ func (b *browsing) sorted() []*Neighbor {
 		return strings.Compare(string(a.Peer), string(b.Peer))
 	})
 	return all
+}
+
+// problemOf says why a neighbor did not tell what it shares.
+func problemOf(err error) string {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, share.ErrUnreachable) {
+		return "does not answer: it has gone, or a firewall there keeps its port closed"
+	}
+	return OneLine(err.Error())
 }
 
 func newNeighbor(n node.Neighbor) *Neighbor {

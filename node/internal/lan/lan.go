@@ -18,6 +18,7 @@
 package lan
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -75,6 +76,8 @@ type Datagram struct {
 	Group bool
 	// Own tells that this Beacon has sent it.
 	Own bool
+
+	answerFrom socket
 }
 
 // Beacon is a host's place on its local networks. Its methods are safe for
@@ -83,7 +86,8 @@ type Beacon struct {
 	port     int
 	usable   func(netip.Addr) bool
 	families []*family
-	changed  chan struct{} // capacity 1: coalesced "there are new links"
+	missing  map[bool]error // why there is no IPv4 (false) or IPv6 (true)
+	changed  chan struct{}  // capacity 1: coalesced "there are new links"
 
 	mu     sync.Mutex        // guards all below
 	links  []Link            // replaced, never changed in place
@@ -99,7 +103,7 @@ type sendKey struct {
 // Not to have any is no error: they may come. It returns an error when no
 // socket can be had, in either family.
 func Open(c Config) (*Beacon, error) {
-	b := &Beacon{port: c.Port, usable: c.Usable, changed: make(chan struct{}, 1), failed: map[sendKey]error{}}
+	b := &Beacon{port: c.Port, usable: c.Usable, changed: make(chan struct{}, 1), failed: map[sendKey]error{}, missing: map[bool]error{}}
 	if b.port == 0 {
 		b.port = DefaultPort
 	}
@@ -107,9 +111,10 @@ func Open(c Config) (*Beacon, error) {
 		b.usable = func(netip.Addr) bool { return true }
 	}
 	var errs []error
-	for _, open := range []func(int) (*family, error){openFamily4, openFamily6} {
+	for i, open := range []func(int) (*family, error){openFamily4, openFamily6} {
 		f, err := open(b.port)
 		if err != nil {
+			b.missing[i == 1] = err
 			errs = append(errs, err)
 			continue
 		}
@@ -199,7 +204,12 @@ func (b *Beacon) read(ctx context.Context, f *family, s socket, handle func(Data
 		if !ok {
 			continue
 		}
-		handle(Datagram{Data: buf[:p.n], From: p.src, Link: link, Group: group, Own: p.src.Port() == f.port && link.has(p.src.Addr())})
+		from := s
+		if group {
+			from = f.own
+		}
+		handle(Datagram{Data: buf[:p.n], From: p.src, Link: link, Group: group, answerFrom: from,
+			Own: p.src.Port() == f.port && link.has(p.src.Addr())})
 	}
 }
 
@@ -264,6 +274,11 @@ func (b *Beacon) Send(data []byte, to netip.AddrPort) error {
 	return fmt.Errorf("send to %s: %w", to, errors.ErrUnsupported)
 }
 
+// Answer sends a datagram to where d came from. It comes from where d was sent
+// to, so that a firewall there that has seen d go out lets it in; an answer to the
+// group comes from this process's own socket.
+func (b *Beacon) Answer(d Datagram, data []byte) error { return d.answerFrom.write(data, d.From, nil) }
+
 // Close closes the sockets: what is sent from then on fails. Run must have
 // returned. It may be called twice.
 func (b *Beacon) Close() error {
@@ -294,7 +309,7 @@ func (b *Beacon) rescan() {
 		l := &found[i]
 		old, known := before[l.key()]
 		delete(before, l.key())
-		l.join4, l.join6 = errNotTried, errNotTried
+		l.join4, l.join6 = cmp.Or(b.missing[false], errNotTried), cmp.Or(b.missing[true], errNotTried)
 		if known {
 			l.join4, l.join6 = old.join4, old.join6
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -20,6 +21,9 @@ const (
 	probeEvery = probeSockets * time.Millisecond
 )
 
+// ErrNoRoute is returned by Probe when nothing could be sent.
+var ErrNoRoute = errors.New("no route leads there")
+
 // Probe sends a datagram to the group's port of every address of a range, and
 // calls handle with what comes back, until linger after the last was sent or ctx
 // ends. build makes the datagram for the link that leads there.
@@ -31,6 +35,7 @@ func (b *Beacon) Probe(ctx context.Context, r netip.Prefix, linger time.Duration
 	var sockets []socket
 	reading, end := context.WithCancel(ctx)
 	var readers errgroup.Group
+	var sent atomic.Int64
 	defer func() {
 		end()
 		for _, s := range sockets {
@@ -50,7 +55,7 @@ func (b *Beacon) Probe(ctx context.Context, r netip.Prefix, linger time.Duration
 			b.read(reading, f, s, handle)
 			return nil
 		})
-		senders.Go(func() error { return b.probeFrom(sending, s, targets, build) })
+		senders.Go(func() error { return b.probeFrom(sending, s, targets, build, &sent) })
 	}
 	senders.Go(func() error {
 		defer close(targets)
@@ -66,6 +71,9 @@ func (b *Beacon) Probe(ctx context.Context, r netip.Prefix, linger time.Duration
 	if err := senders.Wait(); err != nil {
 		return err
 	}
+	if sent.Load() == 0 {
+		return fmt.Errorf("probe %s: %w", r, ErrNoRoute)
+	}
 	select {
 	case <-time.After(linger):
 		return nil
@@ -75,12 +83,14 @@ func (b *Beacon) Probe(ctx context.Context, r netip.Prefix, linger time.Duration
 }
 
 // probeFrom sends to its share of the targets.
-func (b *Beacon) probeFrom(ctx context.Context, s socket, targets <-chan netip.Addr, build func(Link) []byte) error {
+func (b *Beacon) probeFrom(ctx context.Context, s socket, targets <-chan netip.Addr, build func(Link) []byte, sent *atomic.Int64) error {
 	pace := time.NewTicker(probeEvery)
 	defer pace.Stop()
 	for a := range targets {
 		// That nobody is there is the rule, and no error.
-		s.write(build(b.LinkTo(a)), netip.AddrPortFrom(a, uint16(b.port)), nil)
+		if s.write(build(b.LinkTo(a)), netip.AddrPortFrom(a, uint16(b.port)), nil) == nil {
+			sent.Add(1)
+		}
 		select {
 		case <-pace.C:
 		case <-ctx.Done():
