@@ -49,12 +49,18 @@ var ErrRelayOnly = errors.New("peer is reachable only through a relay")
 type OpenOptions struct {
 	// Relay allows the stream on a relayed connection, which carries little.
 	Relay bool
+	// Redial dials at once, even if a dial failed a moment ago: for peers that
+	// are few, known, and missed.
+	Redial bool
 }
 
 // Open opens a stream to p, dialling it at known addresses if need be. Without
 // OpenOptions.Relay it waits up to six seconds for a direct connection and
 // then returns ErrRelayOnly. The caller closes or resets the stream.
 func (n *Node) Open(ctx context.Context, p peer.ID, proto protocol.ID, o OpenOptions) (network.Stream, error) {
+	if o.Redial {
+		ctx = network.WithForceDirectDial(ctx, "redial")
+	}
 	if o.Relay {
 		return n.host.NewStream(network.WithAllowLimitedConn(ctx, "metadata"), p, proto)
 	}
