@@ -298,3 +298,16 @@ func values[T any](t *table[*T]) []T {
 	}
 	return list
 }
+
+// Due reports whether an Expire at at, in Unix milliseconds, would drop anything.
+func (s *State) Due(at int64) bool {
+	if p, found := s.expiries.least(); found && p.expires <= at {
+		return true
+	}
+	for t := range s.tokens.all() {
+		if t.Expires <= at-TokenRetainedMs {
+			return true
+		}
+	}
+	return false
+}
