@@ -1,0 +1,251 @@
+package coord
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/p2pshare/p2pshare/node"
+)
+
+// dialGroup opens a stream of one of the group's protocols to a member, presents
+// the group and the epoch, and reads the answer. A member that does not let this
+// peer in gives a *RefusedError.
+func dialGroup(ctx context.Context, n *node.Node, to peer.AddrInfo, proto protocol.ID, o opening) (network.Stream, admission, error) {
+	ctx, cancel := context.WithTimeout(ctx, openingWait)
+	defer cancel()
+	var a admission
+	s, err := openGroup(ctx, n, to, proto)
+	if err != nil {
+		return nil, a, err
+	}
+	// The context ends the opening, not the stream.
+	stop := context.AfterFunc(ctx, func() { s.Reset() })
+	err = errors.Join(s.SetDeadline(time.Now().Add(openingWait)), writeLine(s, o))
+	if err == nil {
+		err = readOpening(s, &a)
+	}
+	if err == nil && !a.OK {
+		err = &RefusedError{Why: a.Error, Message: a.Message, Peer: to.ID, Epoch: a.Epoch, By: a.By, Index: a.Index}
+	}
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err == nil {
+		err = s.SetDeadline(time.Time{})
+	}
+	if err != nil {
+		s.Reset()
+		return nil, a, fmt.Errorf("open %s to %s: %w", proto, to.ID, err)
+	}
+	return s, a, nil
+}
+
+// openGroup tries the peer where it is known to be, and then where to says.
+func openGroup(ctx context.Context, n *node.Node, to peer.AddrInfo, proto protocol.ID) (network.Stream, error) {
+	s, err := n.Open(ctx, to.ID, proto, node.OpenOptions{Redial: true})
+	if err == nil || len(to.Addrs) == 0 || ctx.Err() != nil {
+		return s, err
+	}
+	if err := n.Connect(ctx, to); err != nil {
+		return nil, err
+	}
+	return n.Open(ctx, to.ID, proto, node.OpenOptions{Redial: true})
+}
+
+// admit reads the opening of a stream that came in and answers it. decide says
+// whether it is let in. The error is for the log: the other side has been told.
+func admit(s network.Stream, decide func(opening) admission) (opening, admission, error) {
+	var o opening
+	if err := s.SetDeadline(time.Now().Add(openingWait)); err != nil {
+		return o, admission{}, err
+	}
+	if err := readOpening(s, &o); err != nil {
+		return o, admission{}, err
+	}
+	a := decide(o)
+	if err := writeLine(s, a); err != nil {
+		return o, a, err
+	}
+	if !a.OK {
+		// The other side reads the answer before the stream is gone.
+		s.CloseWrite()
+		io.CopyN(io.Discard, s, 1)
+		return o, a, fmt.Errorf("refused: %s: %s", a.Error, a.Message)
+	}
+	return o, a, s.SetDeadline(time.Time{})
+}
+
+// streamLayer carries one group's Raft traffic over streams between peers. A
+// server's address is its peer ID, so that whoever speaks has been
+// authenticated, and whoever listens is encrypted to, by the connection.
+//
+// It is a raft.StreamLayer.
+type streamLayer struct {
+	node    *node.Node
+	opening func() opening              // this group, in its epoch of now
+	where   func(peer.ID) peer.AddrInfo // a member's addresses
+	learn   func(*RefusedError)         // told why a member does not let this one in
+
+	// incoming has no room: a stream waits until Raft takes it, or its peer or
+	// the layer is gone.
+	incoming chan net.Conn
+	ctx      context.Context // Raft hands over none; it ends with Close
+	cancel   context.CancelFunc
+
+	mu    sync.Mutex
+	conns map[*streamConn]struct{} // guarded by mu: all that are open
+	until time.Time                // guarded by mu: muted until then
+}
+
+func newStreamLayer(n *node.Node) *streamLayer {
+	l := &streamLayer{node: n, incoming: make(chan net.Conn), conns: map[*streamConn]struct{}{}}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	return l
+}
+
+// peerAddr is a peer ID as a net.Addr.
+type peerAddr peer.ID
+
+func (peerAddr) Network() string  { return "p2pshare" }
+func (a peerAddr) String() string { return peer.ID(a).String() }
+
+// Addr is this peer's own address.
+func (l *streamLayer) Addr() net.Addr { return peerAddr(l.node.ID()) }
+
+var errMuted = errors.New("this member is silent while its disk hangs")
+
+// Dial opens a stream to a member.
+func (l *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	to, err := peer.Decode(string(address))
+	if err != nil {
+		return nil, fmt.Errorf("member address %.70q is no peer ID", address)
+	}
+	if l.muted() {
+		return nil, errMuted
+	}
+	ctx, cancel := context.WithTimeout(l.ctx, timeout)
+	defer cancel()
+	s, _, err := dialGroup(ctx, l.node, l.where(to), raftProtocol, l.opening())
+	var refused *RefusedError
+	if errors.As(err, &refused) {
+		l.learn(refused)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return l.track(s)
+}
+
+// serve hands a stream that has been let in to Raft, and returns when Raft, the
+// peer or ctx has done with it.
+func (l *streamLayer) serve(ctx context.Context, s network.Stream) error {
+	c, err := l.track(s)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	select {
+	case l.incoming <- c:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-l.ctx.Done():
+		return net.ErrClosed
+	}
+	select {
+	case <-c.closed:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+func (l *streamLayer) track(s network.Stream) (*streamConn, error) {
+	c := &streamConn{Stream: s, layer: l, closed: make(chan struct{})}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ctx.Err() != nil || time.Now().Before(l.until) {
+		s.Reset()
+		return nil, net.ErrClosed
+	}
+	l.conns[c] = struct{}{}
+	return c, nil
+}
+
+// Accept returns the next stream that was let in.
+func (l *streamLayer) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.incoming:
+		return c, nil
+	case <-l.ctx.Done():
+		return nil, net.ErrClosed
+	}
+}
+
+// mute silences the member for a while, so that the others miss its heartbeats
+// and elect another leader. Raft itself can't be asked to hand over while its
+// main loop hangs in a write.
+func (l *streamLayer) mute(d time.Duration) {
+	l.mu.Lock()
+	l.until = time.Now().Add(d)
+	l.mu.Unlock()
+	l.reset(func(peer.ID) bool { return true })
+}
+
+func (l *streamLayer) muted() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Now().Before(l.until)
+}
+
+// reset ends the streams with those peers that drop names.
+func (l *streamLayer) reset(drop func(peer.ID) bool) {
+	l.mu.Lock()
+	var ended []*streamConn
+	for c := range l.conns {
+		if drop(c.Conn().RemotePeer()) {
+			ended = append(ended, c)
+		}
+	}
+	l.mu.Unlock()
+	for _, c := range ended {
+		c.Close()
+	}
+}
+
+// Close ends Accept, the dials that are under way and all streams.
+func (l *streamLayer) Close() error {
+	l.cancel()
+	l.reset(func(peer.ID) bool { return true })
+	return nil
+}
+
+// streamConn is a stream as Raft's transport wants it.
+type streamConn struct {
+	network.Stream
+	layer     *streamLayer
+	closed    chan struct{}
+	closeOnce sync.Once
+}
+
+func (c *streamConn) LocalAddr() net.Addr  { return c.layer.Addr() }
+func (c *streamConn) RemoteAddr() net.Addr { return peerAddr(c.Conn().RemotePeer()) }
+
+// Close resets the stream: a plain close would leave the other side's half open,
+// and Raft never closes that.
+func (c *streamConn) Close() error {
+	c.closeOnce.Do(func() {
+		c.layer.mu.Lock()
+		delete(c.layer.conns, c)
+		c.layer.mu.Unlock()
+		close(c.closed)
+	})
+	return c.Reset()
+}

@@ -1,0 +1,131 @@
+package coord
+
+import (
+	"github.com/p2pshare/p2pshare/coord/internal/pinset"
+	"github.com/p2pshare/p2pshare/share/content"
+)
+
+// The words of the state machine that callers of this package need.
+type (
+	// Peer is a peer ID as text.
+	Peer = pinset.Peer
+	// Kind is what a content ID is of: a file or a directory's listing.
+	Kind = pinset.Kind
+	// Vote tells whether a member votes.
+	Vote = pinset.Vote
+	// Roles are what a peer may do.
+	Roles = pinset.Roles
+	// Admission is as what an invitation lets its user join.
+	Admission = pinset.Admission
+	// Expect is the condition of a pin or unpin: the log index at which what it
+	// replaces was made.
+	Expect = pinset.Expect
+	// Source is a peer that has a content when it is pinned.
+	Source = pinset.Source
+)
+
+// See package pinset for what they mean.
+const (
+	KindFile = pinset.KindFile
+	KindDir  = pinset.KindDir
+
+	Learner = pinset.Learner
+	Voter   = pinset.Voter
+
+	RoleAdmin   = pinset.RoleAdmin
+	RoleWriter  = pinset.RoleWriter
+	RoleReader  = pinset.RoleReader
+	RoleStorage = pinset.RoleStorage
+
+	AsVoter   = pinset.AsVoter
+	AsStorage = pinset.AsStorage
+	AsWriter  = pinset.AsWriter
+	AsReader  = pinset.AsReader
+
+	ExpectNone = pinset.ExpectNone // nothing is there
+	ExpectAny  = pinset.ExpectAny  // whatever is there
+)
+
+// Binding is what a name means.
+type Binding struct {
+	Name  string     `json:"name"` // display form
+	ID    content.ID `json:"id"`
+	Kind  Kind       `json:"kind"`
+	Size  int64      `json:"size"`
+	By    Peer       `json:"by"`
+	At    int64      `json:"at"`    // Unix milliseconds
+	Index uint64     `json:"index"` // the log index that made it: see Expect
+}
+
+// Pin is a content that the group keeps.
+type Pin struct {
+	ID       content.ID `json:"id"`
+	Kind     Kind       `json:"kind"`
+	Size     int64      `json:"size"`
+	Replicas int        `json:"replicas"`
+	Expires  int64      `json:"expires,omitempty"` // Unix milliseconds, 0 for never
+	By       Peer       `json:"by"`
+	Index    uint64     `json:"index"`
+	Source   *Source    `json:"source,omitempty"`
+	Names    []string   `json:"names,omitempty"` // display forms
+}
+
+// Member is a peer in the group.
+type Member struct {
+	Peer     Peer     `json:"peer"`
+	Vote     Vote     `json:"vote"`
+	MayVote  bool     `json:"may_vote,omitempty"` // a learner that is to be promoted
+	Roles    Roles    `json:"roles,omitempty"`
+	Capacity int64    `json:"capacity"` // bytes
+	Zone     string   `json:"zone,omitempty"`
+	Addrs    []string `json:"addrs,omitempty"`
+	NoStore  bool     `json:"no_store,omitempty"`
+	By       Peer     `json:"by"`
+	Index    uint64   `json:"index"`
+}
+
+// Change is an entry of the group's log of changes.
+type Change struct {
+	Index   uint64    `json:"index"`
+	At      int64     `json:"at"` // Unix milliseconds
+	By      Peer      `json:"by"`
+	Op      pinset.Op `json:"op"`
+	Subject string    `json:"subject,omitempty"`
+}
+
+// Status is how a member sees itself and the group.
+type Status struct {
+	Group   GroupID `json:"group"`
+	Name    string  `json:"name"` // as the founder called it
+	Epoch   uint64  `json:"epoch"`
+	Peer    Peer    `json:"peer"` // who says so
+	Leader  Peer    `json:"leader,omitempty"`
+	Term    uint64  `json:"term"`
+	Commit  uint64  `json:"commit"`  // commit index
+	Applied uint64  `json:"applied"` // applied index
+	Voters  []Peer  `json:"voters"`  // of Raft's configuration
+	Pins    int     `json:"pins"`
+	Names   int     `json:"names"`
+	Members int     `json:"members"`
+}
+
+func newBinding(b pinset.Binding) Binding {
+	return Binding{Name: b.Name, ID: b.ID, Kind: b.Kind, Size: b.Size, By: b.By, At: b.At, Index: b.Index}
+}
+
+func newPin(s *pinset.State, p pinset.Pin) Pin {
+	w := Pin{ID: p.ID, Kind: p.Kind, Size: p.Size, Replicas: p.Replicas, Expires: p.Expires, By: p.By, Index: p.Index, Source: p.Source}
+	for _, b := range s.NamesOf(p.ID) {
+		w.Names = append(w.Names, b.Name)
+	}
+	return w
+}
+
+func newMember(s *pinset.State, m pinset.Member) Member {
+	return Member{Peer: m.Peer, Vote: m.Vote, MayVote: m.MayVote, Roles: s.Roles(m.Peer), Capacity: m.Capacity,
+		Zone: m.Zone, Addrs: m.Addrs, NoStore: m.NoStore, By: m.By, Index: m.Index}
+}
+
+func newChange(c pinset.Change) Change {
+	return Change{Index: c.Index, At: c.At, By: c.By, Op: c.Op, Subject: c.Subject}
+}
