@@ -1,0 +1,202 @@
+package coord
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/hashicorp/raft"
+	"github.com/p2pshare/p2pshare/coord/internal/pinset"
+)
+
+// fsm is the group's state as Raft's log makes it. It is a raft.BatchingFSM: Raft
+// calls ApplyBatch, Snapshot and Restore one after the other, everybody else view.
+//
+// The first command that can't be applied breaks it: from then on it applies
+// nothing, gives no snapshot, and failed is closed. Going on without one command
+// would be going on with another state than the other members have.
+type fsm struct {
+	group     GroupID
+	committed func(index uint64) // told after each batch, without the lock
+	kick      func()             // told, without the lock, that who is a member may have changed
+	failed    chan struct{}      // closed when broken
+
+	mu      sync.Mutex
+	state   *pinset.State // guarded by mu
+	applied uint64        // guarded by mu: the highest index that the state has taken in
+	broken  error         // guarded by mu: why failed is closed
+	wake    chan struct{} // guarded by mu: closed by the next rise of applied; nil when nobody waits
+}
+
+func newFSM(group GroupID, committed func(uint64), kick func()) *fsm {
+	return &fsm{group: group, committed: committed, kick: kick, failed: make(chan struct{}), state: pinset.New()}
+}
+
+// errDiffers says that this member's state is not the leader's. Which of the two
+// is wrong can't be known here; the leader's is what the group goes on with.
+var errDiffers = errors.New("this member's state differs from the leader's")
+
+// Apply is ApplyBatch of one.
+func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
+
+// ApplyBatch applies committed entries. What it returns for each is a
+// pinset.Result, nil for a configuration, or an error.
+func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
+	results := make([]any, len(logs))
+	members := false
+	f.mu.Lock()
+	for i, l := range logs {
+		members = members || l.Type == raft.LogConfiguration || changesMembers(l.Data)
+		if results[i] = f.applyOne(l); f.broken != nil {
+			results[i] = f.broken
+		}
+	}
+	last := f.applied
+	f.rise()
+	f.mu.Unlock()
+	f.committed(last)
+	if members {
+		f.kick()
+	}
+	return results
+}
+
+// applyOne applies one entry; f.mu is held.
+func (f *fsm) applyOne(l *raft.Log) any {
+	if f.broken != nil {
+		return f.broken
+	}
+	if l.Type != raft.LogCommand {
+		f.applied = l.Index
+		return nil
+	}
+	result, err := f.state.Apply(l.Index, l.Data)
+	if err == nil && result.Differs {
+		err = errDiffers
+	}
+	if err != nil {
+		f.broken = fmt.Errorf("apply log index %d: %w", l.Index, err)
+		close(f.failed)
+		return f.broken
+	}
+	f.applied = l.Index
+	return result
+}
+
+// changesMembers looks at a command's second byte: see pinset, "Commands".
+func changesMembers(frame []byte) bool {
+	if len(frame) < 2 {
+		return false
+	}
+	switch pinset.Op(frame[1]) {
+	case pinset.OpFound, pinset.OpMember, pinset.OpRemove, pinset.OpJoin, pinset.OpEpoch:
+		return true
+	}
+	return false
+}
+
+// rise wakes those who wait for an index; f.mu is held.
+func (f *fsm) rise() {
+	if f.wake != nil {
+		close(f.wake)
+		f.wake = nil
+	}
+}
+
+// reached tells that the entries up to index are applied or were none for the
+// state: Raft keeps no-ops and barriers to itself.
+func (f *fsm) reached(index uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.applied = max(f.applied, index)
+	f.rise()
+}
+
+// wait returns when the state has taken in the entries up to index.
+func (f *fsm) wait(ctx context.Context, index uint64) error {
+	for {
+		f.mu.Lock()
+		if f.broken != nil {
+			defer f.mu.Unlock()
+			return f.broken
+		}
+		if f.applied >= index {
+			f.mu.Unlock()
+			return nil
+		}
+		if f.wake == nil {
+			f.wake = make(chan struct{})
+		}
+		wake := f.wake
+		f.mu.Unlock()
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// view calls fn with the state, which fn must not keep or change. It returns the
+// highest index that the state has taken in.
+func (f *fsm) view(fn func(*pinset.State)) uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if fn != nil {
+		fn(f.state)
+	}
+	return f.applied
+}
+
+// err returns why the fsm is broken, nil while it is not.
+func (f *fsm) err() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.broken
+}
+
+// Snapshot takes the state as it is. It costs nothing that grows with it.
+func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.broken != nil {
+		return nil, f.broken
+	}
+	return fsmSnapshot{f.state.Clone()}, nil
+}
+
+// Restore replaces the state by that of a snapshot.
+func (f *fsm) Restore(r io.ReadCloser) error {
+	defer r.Close()
+	state, err := pinset.Decode(r)
+	if err != nil {
+		return err
+	}
+	if g, founded := state.Group(); founded && GroupID(g.ID) != f.group {
+		return fmt.Errorf("the snapshot is of group %s, not of %s", g.ID, f.group)
+	}
+	f.mu.Lock()
+	if f.broken != nil {
+		defer f.mu.Unlock()
+		return f.broken
+	}
+	f.state, f.applied = state, state.Index()
+	f.rise()
+	f.mu.Unlock()
+	f.kick()
+	return nil
+}
+
+type fsmSnapshot struct{ state *pinset.State }
+
+// Persist writes the state while the fsm goes on with its own.
+func (s fsmSnapshot) Persist(sink raft.SnapshotSink) error {
+	if err := s.state.Encode(sink); err != nil {
+		return errors.Join(err, sink.Cancel())
+	}
+	return sink.Close()
+}
+
+func (fsmSnapshot) Release() {}

@@ -1,0 +1,417 @@
+package coord
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/coord/internal/pinset"
+	"github.com/p2pshare/p2pshare/coord/internal/raftlog"
+	"github.com/p2pshare/p2pshare/node"
+)
+
+// Timing is how patient a group's members are with one another.
+type Timing int
+
+const (
+	// LAN is for members within some 50 ms of one another: a leader that died is
+	// replaced within about a second.
+	LAN Timing = iota
+	// WAN is three times as patient.
+	WAN
+)
+
+// Timeouts of the LAN preset. With 500 ms a killed leader was replaced after
+// 0.96 s (median of 20), with 200 ms after 0.43 s; but fsync was seen to take up
+// to 50 ms here, and elections that nobody needs cost more than half a second.
+const (
+	electionTimeout = 500 * time.Millisecond // and without a heartbeat; Raft draws 1 to 2 times that
+	leaseTimeout    = 250 * time.Millisecond // of a leader that does not reach a quorum
+	commitTimeout   = 50 * time.Millisecond  // until followers hear of a commit when nothing else is sent
+	rpcTimeout      = 2 * time.Second        // of one exchange, so of noticing a cut that drops packets
+	enqueueTimeout  = time.Second            // Raft's main loop takes nothing: its disk hangs
+	changeTimeout   = 5 * time.Second        // of a change of the configuration
+	handOverTimeout = time.Second            // of handing leadership over before a stop
+	shutdownTimeout = 3 * time.Second        // of Raft's goroutines, one of which may hang in a write
+	muteTime        = 15 * time.Second       // longer than raftlog waits for a write that hangs
+)
+
+// When Raft takes a snapshot, and what it leaves of the log: a member that was
+// away for fewer entries gets those, others the whole state. A million pins are
+// 100 MB, entries 300 bytes.
+const (
+	snapshotInterval  = 30 * time.Second
+	snapshotThreshold = 64 << 10
+	trailingLogs      = 64 << 10
+	appendEntriesMax  = 128 // of 256 KiB at most, mostly of 300 bytes
+)
+
+func (t Timing) scale(d time.Duration) time.Duration {
+	if t == WAN {
+		return 3 * d
+	}
+	return d
+}
+
+// ErrNoLeader says that the group has no leader just now, or that the leader was
+// lost while it worked on the request: ask again, with the same Client and Seq
+// if it was a write.
+var ErrNoLeader = errors.New("the group has no leader just now")
+
+// ErrDiskFull says that the leader's disk is full. Nothing was written.
+var ErrDiskFull = raftlog.ErrDiskFull
+
+// errNotLeader says that another member leads.
+var errNotLeader = errors.New("this member does not lead")
+
+// server is a member in Raft's configuration.
+type server struct {
+	id    pinset.Peer
+	voter bool
+}
+
+// member is one run of Raft on a group's directory. It is opened and closed once;
+// another run is another member.
+type member struct {
+	raft      *raft.Raft
+	log       *raftlog.Log
+	fsm       *fsm
+	layer     *streamLayer
+	transport *raft.NetworkTransport
+	timing    Timing
+
+	fenceMu   sync.Mutex // guards the next, and is held while a barrier is under way
+	fenceTerm uint64     // the term in which a barrier has been applied here
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// memberConfig is what a member is opened with.
+type memberConfig struct {
+	group     GroupID
+	dir       string
+	node      *node.Node
+	timing    Timing
+	log       *slog.Logger
+	bootstrap bool         // be the one voter of a new group, if the directory is empty
+	layer     *streamLayer // its functions are set
+	kick      func()       // see fsm
+}
+
+// openMember opens the stores and starts Raft. The error may be, or wrap, a
+// *raftlog.DamagedError.
+func openMember(c memberConfig) (*member, error) {
+	m := &member{layer: c.layer, timing: c.timing}
+	log, snapshots, err := raftlog.Open(c.dir, raftlog.Config{Log: c.log, OnSlow: func() { m.layer.mute(muteTime) }})
+	if err != nil {
+		return nil, err
+	}
+	m.log = log
+	m.fsm = newFSM(c.group, log.SetCommitted, c.kick)
+	logger := raftLogger{log: c.log}
+	m.transport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: c.layer, MaxPool: 3, Timeout: c.timing.scale(rpcTimeout), Logger: logger,
+	})
+	config := raftConfig(c, logger)
+	err = m.bootstrap(c, config, snapshots)
+	if err == nil {
+		m.raft, err = raft.NewRaft(config, m.fsm, log, stableStore{log}, snapshots, m.transport)
+	}
+	if err != nil {
+		return nil, errors.Join(err, m.transport.Close(), c.layer.Close(), log.Close())
+	}
+	return m, nil
+}
+
+func raftConfig(c memberConfig, logger raftLogger) *raft.Config {
+	config := raft.DefaultConfig()
+	config.LocalID = raft.ServerID(c.node.ID().String())
+	config.HeartbeatTimeout = c.timing.scale(electionTimeout)
+	config.ElectionTimeout = c.timing.scale(electionTimeout)
+	config.LeaderLeaseTimeout = c.timing.scale(leaseTimeout)
+	config.CommitTimeout = c.timing.scale(commitTimeout)
+	config.SnapshotInterval = snapshotInterval
+	config.SnapshotThreshold = snapshotThreshold
+	config.TrailingLogs = trailingLogs
+	config.MaxAppendEntries = appendEntriesMax
+	config.BatchApplyCh = true
+	config.ShutdownOnRemove = false // Group decides
+	config.NoLegacyTelemetry = true
+	config.Logger = logger
+	return config
+}
+
+func (m *member) bootstrap(c memberConfig, config *raft.Config, snapshots raft.SnapshotStore) error {
+	if !c.bootstrap {
+		return nil
+	}
+	if has, err := raft.HasExistingState(m.log, m.log, snapshots); has || err != nil {
+		return err
+	}
+	self := raft.Server{ID: config.LocalID, Address: m.transport.LocalAddr()}
+	return raft.BootstrapCluster(config, m.log, m.log, snapshots, m.transport,
+		raft.Configuration{Servers: []raft.Server{self}})
+}
+
+// stableStore keeps Raft from panicking when the log has stopped: it panics when
+// a term can't be saved. The goroutine that would panic ends instead, its
+// deferred calls done; Group.Run is told of the failed log anyway, and ends.
+type stableStore struct{ *raftlog.Log }
+
+func (s stableStore) Set(key, val []byte) error {
+	return s.orEnd(s.Log.Set(key, val))
+}
+
+func (s stableStore) SetUint64(key []byte, val uint64) error {
+	return s.orEnd(s.Log.SetUint64(key, val))
+}
+
+func (s stableStore) orEnd(err error) error {
+	if err != nil && s.Err() != nil {
+		runtime.Goexit()
+	}
+	return err
+}
+
+// run returns the error that stopped the member, or nil when ctx ended. The
+// caller closes it.
+func (m *member) run(ctx context.Context) error {
+	ended := make(chan error, 1)
+	logCtx, cancel := context.WithCancel(ctx)
+	go func() { ended <- m.log.Run(logCtx) }()
+	var err error
+	select {
+	case err = <-ended:
+		cancel()
+		return err
+	case <-m.fsm.failed:
+		err = m.fsm.err()
+	case <-ctx.Done():
+	}
+	cancel()
+	return errors.Join(err, <-ended)
+}
+
+// close stops Raft and closes the stores. With handOver a leader first sees to it
+// that another voter takes over, so that nobody waits for an election.
+func (m *member) close(handOver bool) error {
+	m.closeOnce.Do(func() { m.closeErr = m.stop(handOver) })
+	return m.closeErr
+}
+
+func (m *member) stop(handOver bool) error {
+	if handOver && m.leads() && m.otherVoters() {
+		within(handOverTimeout, m.raft.LeadershipTransfer())
+	}
+	m.log.SetCommitted(m.raft.AppliedIndex())
+	// The streams first: what waits for a peer ends with them.
+	m.layer.Close()
+	down := within(shutdownTimeout, m.raft.Shutdown())
+	m.transport.CloseStreams()
+	m.transport.Close()
+	if down != nil && m.log.Err() != nil {
+		return nil // a write hangs; closing the log would wait for it
+	}
+	return m.log.Close()
+}
+
+// future is what Raft's calls return.
+type future interface{ Error() error }
+
+func within(d time.Duration, f future) error {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	return await(ctx, f)
+}
+
+// await waits for a future, which has no context of its own: the goroutine ends
+// with the future, and that at the latest when Raft is shut down.
+func await(ctx context.Context, f future) error {
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// leadership turns Raft's errors into ours.
+func leadership(err error) error {
+	for _, e := range []error{raft.ErrNotLeader, raft.ErrLeadershipLost, raft.ErrLeadershipTransferInProgress,
+		raft.ErrEnqueueTimeout, raft.ErrRaftShutdown, raft.ErrAbortedByRestore} {
+		if errors.Is(err, e) {
+			return fmt.Errorf("%w (%w)", ErrNoLeader, err)
+		}
+	}
+	return err
+}
+
+// apply proposes a command, and returns its result once it is committed and
+// applied here. ErrNoLeader does not say whether it will be.
+func (m *member) apply(ctx context.Context, frame []byte) (pinset.Result, error) {
+	if !m.leads() {
+		return pinset.Result{}, errNotLeader
+	}
+	if err := m.log.Room(); err != nil {
+		return pinset.Result{}, err
+	}
+	f := m.raft.Apply(frame, enqueueTimeout)
+	if err := await(ctx, f); err != nil {
+		return pinset.Result{}, leadership(err)
+	}
+	switch r := f.Response().(type) {
+	case pinset.Result:
+		return r, nil
+	case error:
+		return pinset.Result{}, r
+	}
+	panic(fmt.Sprintf("fsm answers %T", f.Response()))
+}
+
+// readIndex returns when the state has taken in all that was committed before the
+// call: a read of it is then linearizable. errNotLeader if another leads.
+//
+// Raft's dissertation, §6.4, in four steps. Without the first a new leader may not
+// know yet what the last one has committed; without the third another one may
+// have committed more; either alone was found illegal by a checker.
+func (m *member) readIndex(ctx context.Context) error {
+	if !m.leads() {
+		return errNotLeader
+	}
+	if err := m.fence(ctx); err != nil {
+		return err
+	}
+	term, commit := m.raft.CurrentTerm(), m.raft.CommitIndex()
+	if err := await(ctx, m.raft.VerifyLeader()); err != nil {
+		return leadership(err)
+	}
+	if m.raft.CurrentTerm() != term || !m.fenced(term) {
+		return ErrNoLeader // it led again, in a later term: without a barrier the wait may not end
+	}
+	return m.fsm.wait(ctx, commit)
+}
+
+func (m *member) fenced(term uint64) bool {
+	m.fenceMu.Lock()
+	defer m.fenceMu.Unlock()
+	return m.fenceTerm == term
+}
+
+// fence has a barrier applied, once a term. Entries after it in that term are
+// commands and configurations, which all reach the fsm, so that it can be waited
+// for; Raft's own applied index rises before the fsm has done the work.
+func (m *member) fence(ctx context.Context) error {
+	m.fenceMu.Lock()
+	defer m.fenceMu.Unlock()
+	term := m.raft.CurrentTerm()
+	if m.fenceTerm == term {
+		return nil
+	}
+	f := m.raft.Barrier(enqueueTimeout)
+	if err := await(ctx, f); err != nil {
+		return leadership(err)
+	}
+	if m.raft.CurrentTerm() != term {
+		return ErrNoLeader
+	}
+	if i, ok := f.(raft.IndexFuture); ok {
+		m.fsm.reached(i.Index())
+	}
+	m.fenceTerm = term
+	return nil
+}
+
+func (m *member) leads() bool         { return m.raft.State() == raft.Leader }
+func (m *member) term() uint64        { return m.raft.CurrentTerm() }
+func (m *member) commitIndex() uint64 { return m.raft.CommitIndex() }
+
+// appliedIndex is how far this member has got, no-ops included.
+func (m *member) appliedIndex() uint64 { return m.raft.AppliedIndex() }
+
+// leader returns who leads as far as this member knows, "" for nobody.
+func (m *member) leader() peer.ID {
+	_, id := m.raft.LeaderWithID()
+	p, _ := peer.Decode(string(id)) // "" is no peer ID
+	return p
+}
+
+// age is how old the state may be: 0 for a leader, negative when this member has
+// not heard from one.
+func (m *member) age() time.Duration {
+	heard := m.raft.LastContact()
+	switch {
+	case m.leads():
+		return 0
+	case heard.IsZero():
+		return -time.Millisecond
+	}
+	return time.Since(heard)
+}
+
+// servers returns Raft's latest configuration, which may not be committed yet.
+func (m *member) servers() []server {
+	f := m.raft.GetConfiguration()
+	if f.Error() != nil {
+		return nil
+	}
+	var list []server
+	for _, s := range f.Configuration().Servers {
+		list = append(list, server{pinset.Peer(s.ID), s.Suffrage == raft.Voter})
+	}
+	return list
+}
+
+func (m *member) otherVoters() bool {
+	self := pinset.Peer(m.transport.LocalAddr())
+	for _, s := range m.servers() {
+		if s.voter && s.id != self {
+			return true
+		}
+	}
+	return false
+}
+
+// change is a change of Raft's configuration by one member.
+type change int
+
+const (
+	addLearner change = iota
+	addVoter
+	demote
+	remove
+)
+
+// configure commits one change of the configuration.
+func (m *member) configure(ctx context.Context, c change, p pinset.Peer) error {
+	id, address, wait := raft.ServerID(p), raft.ServerAddress(p), m.timing.scale(changeTimeout)
+	var f raft.IndexFuture
+	switch c {
+	case addLearner:
+		f = m.raft.AddNonvoter(id, address, 0, wait)
+	case addVoter:
+		f = m.raft.AddVoter(id, address, 0, wait)
+	case demote:
+		f = m.raft.DemoteVoter(id, 0, wait)
+	case remove:
+		f = m.raft.RemoveServer(id, 0, wait)
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	return leadership(await(ctx, f))
+}
+
+// transfer hands leadership to another voter.
+func (m *member) transfer(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, m.timing.scale(handOverTimeout))
+	defer cancel()
+	return leadership(await(ctx, m.raft.LeadershipTransfer()))
+}
