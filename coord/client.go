@@ -1,0 +1,282 @@
+package coord
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/coord/internal/pinset"
+	"github.com/p2pshare/p2pshare/node"
+)
+
+// link names a stream of requests: there is one to a member of a group.
+type link struct {
+	group GroupID
+	to    peer.ID
+}
+
+// links are the open streams of requests. A stream is opened by the first request
+// and kept for the next ones.
+type links struct {
+	node *node.Node
+
+	mu     sync.Mutex
+	open   map[link]*conn // guarded by mu
+	closed bool           // guarded by mu
+	wg     sync.WaitGroup // the conns' readers
+}
+
+// ask sends one request on the link, and waits for the answer.
+func (l *links) ask(ctx context.Context, k link, to peer.AddrInfo, epoch uint64, r request) (answer, error) {
+	c, err := l.conn(ctx, k, to, opening{Group: k.group, Epoch: epoch})
+	if err != nil {
+		return answer{}, err
+	}
+	return c.ask(ctx, r)
+}
+
+func (l *links) conn(ctx context.Context, k link, to peer.AddrInfo, o opening) (*conn, error) {
+	l.mu.Lock()
+	c := l.open[k]
+	l.mu.Unlock()
+	if c != nil && c.alive() {
+		return c, nil
+	}
+	s, a, err := dialGroup(ctx, l.node, to, groupProtocol, o)
+	if err != nil {
+		return nil, err
+	}
+	c = &conn{stream: s, nonce: a.Nonce, waiting: map[uint64]chan answer{}, ended: make(chan struct{})}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		s.Reset()
+		return nil, ErrStopped
+	}
+	if other := l.open[k]; other != nil && other.alive() {
+		s.Reset() // two dialled at once
+		return other, nil
+	}
+	l.open[k] = c
+	l.wg.Go(func() {
+		c.read()
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.open[k] == c {
+			delete(l.open, k)
+		}
+	})
+	return c, nil
+}
+
+// close ends all streams and waits for their readers.
+func (l *links) close() {
+	l.mu.Lock()
+	l.closed = true
+	for _, c := range l.open {
+		c.stream.Reset()
+	}
+	l.mu.Unlock()
+	l.wg.Wait()
+}
+
+// conn is a stream of requests, many at a time.
+type conn struct {
+	stream network.Stream
+	nonce  nonce         // the member's
+	ended  chan struct{} // closed when the stream has ended
+	tag    atomic.Uint64
+
+	writing sync.Mutex // held while a line is written
+
+	mu      sync.Mutex
+	waiting map[uint64]chan answer // guarded by mu: by tag
+}
+
+func (c *conn) alive() bool {
+	select {
+	case <-c.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+var errLost = errors.New("the connection to the member was lost")
+
+func (c *conn) ask(ctx context.Context, r request) (answer, error) {
+	r.Tag = c.tag.Add(1)
+	answers := make(chan answer, 1)
+	c.mu.Lock()
+	c.waiting[r.Tag] = answers
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.waiting, r.Tag)
+	}()
+	if err := c.write(r); err != nil {
+		return answer{}, err
+	}
+	select {
+	case a := <-answers:
+		return a, nil
+	case <-c.ended:
+		return answer{}, errLost
+	case <-ctx.Done():
+		return answer{}, ctx.Err()
+	}
+}
+
+func (c *conn) write(r request) error {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	err := c.stream.SetWriteDeadline(time.Now().Add(lineWait))
+	if err == nil {
+		err = writeLine(c.stream, r)
+	}
+	if err != nil {
+		c.stream.Reset() // half a line may be out
+	}
+	return err
+}
+
+// read hands out answers until the stream ends.
+func (c *conn) read() {
+	defer close(c.ended)
+	defer c.stream.Reset()
+	in := bufio.NewReaderSize(c.stream, 64<<10)
+	for {
+		line, err := readLine(in)
+		if err != nil {
+			return
+		}
+		var a answer
+		if node.DecodeStrict(line, &a) != nil {
+			return
+		}
+		c.mu.Lock()
+		w := c.waiting[a.Tag]
+		delete(c.waiting, a.Tag)
+		c.mu.Unlock()
+		if w != nil {
+			w <- a // it has room for the one answer
+		}
+	}
+}
+
+const (
+	callWait  = 15 * time.Second       // of a call whose context has no end of its own
+	retryWait = 100 * time.Millisecond // between two tries while there is no leader
+	hopsMax   = 3                      // from member to leader, while leaders change
+)
+
+// Client is a group as one who asks it sees it: any member will do, its own first.
+type Client struct {
+	c     *Coord
+	group GroupID
+	via   []peer.AddrInfo // members to ask when this peer is none
+	epoch uint64          // as far as via's source knows
+
+	id  pinset.Client // numbers this Client's writes with seq
+	seq atomic.Uint64
+}
+
+// Client returns a group to ask. via are members to ask when this peer is none.
+func (c *Coord) Client(g GroupID, via ...peer.AddrInfo) *Client {
+	cl := &Client{c: c, group: g, via: via, epoch: 1}
+	rand.Read(cl.id[:])
+	return cl
+}
+
+// call asks members until one answers, follows to the leader, and waits out
+// elections. The error is an *AnswerError, ErrNoLeader or ErrNoQuorum when no one
+// could do it, a *RefusedError, or that nobody could be reached.
+func (cl *Client) call(ctx context.Context, r request) (answer, error) {
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, callWait)
+		defer cancel()
+	}
+	for {
+		a, err := cl.round(ctx, r)
+		if !errors.Is(err, ErrNoLeader) {
+			return a, err
+		}
+		select {
+		case <-time.After(retryWait):
+		case <-ctx.Done():
+			return a, err
+		}
+	}
+}
+
+// round asks each member once, until one answers.
+func (cl *Client) round(ctx context.Context, r request) (answer, error) {
+	targets, epoch := cl.targets()
+	var errs []error
+	for hops := 0; len(targets) > 0 && ctx.Err() == nil; {
+		to := targets[0]
+		targets = targets[1:]
+		a, err := cl.one(ctx, to, epoch, r)
+		if err == nil && a.Error == wordNotLeader && hops < hopsMax {
+			if leader, bad := (knownMember{a.Leader, a.Addrs}).info(); bad == nil {
+				hops++
+				targets = append([]peer.AddrInfo{leader}, targets...)
+				continue
+			}
+		}
+		if err == nil {
+			err = a.err()
+		}
+		switch {
+		case err == nil:
+			return a, nil
+		case errors.Is(err, ErrNoLeader):
+			return a, ErrNoLeader
+		case isAnswer(err) && !errors.Is(err, ErrNoQuorum) && !errors.Is(err, ErrStopped):
+			return a, err
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", to.ID, err))
+	}
+	if err := errors.Join(append(errs, ctx.Err())...); err != nil {
+		return answer{}, err
+	}
+	return answer{}, fmt.Errorf("%w: no member of group %s is known", ErrNoLeader, cl.group.Short())
+}
+
+func isAnswer(err error) bool {
+	var a *AnswerError
+	return errors.As(err, &a)
+}
+
+// targets are whom to ask, in this order.
+func (cl *Client) targets() ([]peer.AddrInfo, uint64) {
+	g, err := cl.c.group(cl.group)
+	if err != nil {
+		return cl.via, cl.epoch
+	}
+	var list []peer.AddrInfo
+	if _, err := g.running(); err == nil {
+		list = append(list, peer.AddrInfo{ID: cl.c.node.ID()})
+	}
+	return append(list, g.members()...), g.epoch()
+}
+
+func (cl *Client) one(ctx context.Context, to peer.AddrInfo, epoch uint64, r request) (answer, error) {
+	if to.ID != cl.c.node.ID() {
+		return cl.c.links.ask(ctx, link{cl.group, to.ID}, to, epoch, r)
+	}
+	g, err := cl.c.group(cl.group)
+	if err != nil {
+		return answer{}, err
+	}
+	return g.serve(ctx, pinset.Peer(to.ID.String()), nonce{}, r), nil
+}

@@ -1,0 +1,419 @@
+// Package coord is a group of peers that agree, by Raft, which names mean which
+// content and what is pinned. It runs this peer's memberships and asks groups on
+// behalf of whoever embeds it. What a group agrees on is coord/internal/pinset;
+// what a member must not forget is coord/internal/raftlog; contents are share's.
+//
+// The usual sequence:
+//
+//	c, err := coord.Open(n, coord.Config{})   // before n.Run
+//	go n.Run(ctx)
+//	go c.Run(ctx)                             // an error of it is fatal to the process
+//	g, recovery, err := c.Create(ctx, "office", coord.MemberOptions{})
+//	group := c.Client(g.ID())
+//	token, err := group.Invite(ctx, coord.AsVoter, time.Hour)
+//	_, err = group.Pin(ctx, coord.PinOptions{Name: "report.pdf", ID: id, …})
+//	c.Close()
+//
+// # The opening of every stream
+//
+// Both protocols of a group begin with one JSON line of the opener, at most
+// 4 KiB, and one of the other side:
+//
+//	{"group":"<64 hex>","epoch":1}
+//	{"ok":true,"epoch":1,"nonce":"<32 hex>"}  or  {"error":"why","message":"for people", …}
+//
+// error is one of the words of Refusal. A removed member is told by whom ("by") and
+// at which log index ("index"); an opener of an epoch that is over, which is the
+// present one ("epoch"). Who has an invitation adds "join":true.
+//
+// # /p2pshare/raft/1
+//
+// After the opening, hashicorp/raft's network transport, protocol version 3.
+// Only members are let in.
+//
+// # /p2pshare/group/1
+//
+// After the opening, JSON lines of at most 1 MiB, any number of requests at a
+// time, each with a tag of the opener's choice; answers come in any order:
+//
+//	{"tag":7,"op":"resolve","lookup":"report.pdf"}
+//	{"tag":7,"index":12,"binding":{…}}   or   {"tag":7,"error":"not_found","message":"…"}
+//
+// The ops and their fields are those of request and answer (wire.go). A voter
+// passes to the leader what only the leader can do, and names the asker in
+// "origin"; any other member answers not_leader, with the leader and where it is.
+// Ops and words are append-only.
+package coord
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/coord/internal/pinset"
+	"github.com/p2pshare/p2pshare/coord/internal/raftlog"
+	"github.com/p2pshare/p2pshare/node"
+	"golang.org/x/sync/errgroup"
+)
+
+// Config of a Coord. The zero value works.
+type Config struct {
+	// Dir is where groups are kept, in a directory "groups". Empty: the node's home.
+	Dir string
+	// Timing is how patient members are with one another; all of a group must have
+	// the same.
+	Timing Timing
+	// Log receives what an operator would want to know. Nil: silent.
+	Log *slog.Logger
+}
+
+// Coord is this peer's part in groups. Its methods may be called concurrently.
+type Coord struct {
+	node   *node.Node
+	config Config
+	dir    string
+	log    *slog.Logger
+	links  links
+	added  chan struct{} // has room for one: there is a group that does not run yet
+
+	making sync.Mutex // held while a group is made or joined
+
+	mu     sync.Mutex
+	groups map[GroupID]*Group // guarded by mu
+	runs   map[GroupID]bool   // guarded by mu: those that Run has started
+}
+
+// Open reads the memberships that are kept, and takes n's streams of groups. Call it
+// before n.Run; it starts nothing.
+func Open(n *node.Node, config Config) (*Coord, error) {
+	if config.Dir == "" {
+		config.Dir = n.Dir()
+	}
+	if config.Dir == "" {
+		return nil, errors.New("coord: Config.Dir is empty, and so is the node's: groups need a directory")
+	}
+	if config.Timing < LAN || config.Timing > WAN {
+		return nil, fmt.Errorf("coord: Config.Timing is %d, want LAN or WAN", config.Timing)
+	}
+	c := &Coord{node: n, config: config, dir: filepath.Join(config.Dir, groupsDir), log: config.Log,
+		links: links{node: n, open: map[link]*conn{}}, added: make(chan struct{}, 1),
+		groups: map[GroupID]*Group{}, runs: map[GroupID]bool{}}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	if err := c.read(); err != nil {
+		return nil, err
+	}
+	n.Handle(raftProtocol, node.HandlerConfig{PerPeer: raftStreamsPerPeer, Total: raftStreams}, c.serveRaft)
+	n.Handle(groupProtocol, node.HandlerConfig{PerPeer: groupPerPeer, Total: groupStreams}, c.serveGroup)
+	return c, nil
+}
+
+// read opens the groups that are kept. A directory without group.json is what a
+// crash while one was made leaves, and is no group.
+func (c *Coord) read() error {
+	entries, err := os.ReadDir(c.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		id, err := ParseGroupID(e.Name())
+		if err != nil {
+			continue
+		}
+		dir := filepath.Join(c.dir, e.Name())
+		f, err := readGroupFile(dir)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil:
+			return err
+		case f.ID != id || groupIDOf(f.Record) != id && len(f.Record.Content) > 0:
+			return fmt.Errorf("%s is of another group", filepath.Join(dir, groupFileName))
+		}
+		c.groups[id] = newGroup(c, dir, f)
+	}
+	return err
+}
+
+// Run takes part in all groups until ctx ends. An error is fatal to the process:
+// see Group.Run.
+func (c *Coord) Run(ctx context.Context) error {
+	tasks, ctx := errgroup.WithContext(ctx)
+	tasks.Go(func() error {
+		for {
+			for _, g := range c.idle() {
+				tasks.Go(func() error { return g.Run(ctx) })
+			}
+			select {
+			case <-c.added:
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	})
+	return tasks.Wait()
+}
+
+// idle returns the groups that do not run yet, and counts them as running.
+func (c *Coord) idle() []*Group {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []*Group
+	for id, g := range c.groups {
+		if !c.runs[id] {
+			c.runs[id] = true
+			list = append(list, g)
+		}
+	}
+	return list
+}
+
+// Close ends the streams to other members. Run must have returned, or never have
+// been called. It may be called twice.
+func (c *Coord) Close() error {
+	c.links.close()
+	return nil
+}
+
+// Groups returns the groups that this peer is in, by local name.
+func (c *Coord) Groups() []*Group {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []*Group
+	for _, g := range c.groups {
+		list = append(list, g)
+	}
+	slices.SortFunc(list, func(a, b *Group) int { return strings.Compare(a.Name(), b.Name()) })
+	return list
+}
+
+// ErrNoGroup says that this peer is in no such group.
+var ErrNoGroup = errors.New("this peer is not in that group")
+
+func (c *Coord) group(id GroupID) (*Group, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if g := c.groups[id]; g != nil {
+		return g, nil
+	}
+	return nil, ErrNoGroup
+}
+
+// Find returns the group of a local name or an ID. ErrNoGroup.
+func (c *Coord) Find(what string) (*Group, error) {
+	for _, g := range c.Groups() {
+		if g.Name() == what || g.ID().String() == what {
+			return g, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: %.80q", ErrNoGroup, what)
+}
+
+func (c *Coord) self() pinset.Peer { return pinset.Peer(c.node.ID().String()) }
+
+// addrs are where this peer is, as a member says it.
+func (c *Coord) addrs() []string {
+	var list []string
+	for _, a := range c.node.Addrs() {
+		if s := a.String(); len(s) <= pinset.AddrBytesMax && len(list) < pinset.AddrsMax {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// MemberOptions are what this peer brings into a group.
+type MemberOptions struct {
+	Capacity int64  // bytes for copies
+	Zone     string // members of one zone fail together
+	NoStore  bool   // holds no copies
+}
+
+// Create makes a group with this peer as its admin and only voter, known here as
+// name. It returns the private half of the group's recovery key, which may begin a
+// new epoch when the quorum is lost: it is kept nowhere. Run must be running.
+func (c *Coord) Create(ctx context.Context, name string, o MemberOptions) (*Group, ed25519.PrivateKey, error) {
+	c.making.Lock()
+	defer c.making.Unlock()
+	if err := c.checkName(name); err != nil {
+		return nil, nil, err
+	}
+	public, recovery, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	record, id, err := sealFounding(c.node.Key(), foundingRecord{V: foundingFormat, Epoch: 1, Name: name,
+		Recovery: pinset.Key(public), At: time.Now().UnixMilli()})
+	if err != nil {
+		return nil, nil, err
+	}
+	g, err := c.add(groupFile{ID: id, Name: name, Record: record, Epoch: 1,
+		Members:  []knownMember{{Peer: c.self(), Addrs: c.addrs()}},
+		Founding: &founding{Capacity: o.Capacity, Zone: o.Zone, NoStore: o.NoStore}})
+	if err != nil {
+		return nil, nil, err
+	}
+	return g, recovery, g.await(ctx, func(s *pinset.State) bool { _, founded := s.Group(); return founded })
+}
+
+func (c *Coord) checkName(name string) error {
+	if name == "" || len(name) > pinset.NameBytesMax || strings.ContainsAny(name, "/@\\") {
+		return fmt.Errorf("group name %.80q: want 1 to %d bytes without /, \\ and @", name, pinset.NameBytesMax)
+	}
+	if g, err := c.Find(name); err == nil && g.known().Removed == nil {
+		return fmt.Errorf("there is a group called %q already: %w", name, ErrExists)
+	}
+	return nil
+}
+
+// add writes a group's directory and has Run run it. A crash before group.json is
+// there leaves a directory that is no group.
+func (c *Coord) add(f groupFile) (*Group, error) {
+	dir := filepath.Join(c.dir, f.ID.String())
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(f.write(dir), syncDir(c.dir)); err != nil {
+		return nil, err
+	}
+	g := newGroup(c, dir, f)
+	c.mu.Lock()
+	c.groups[f.ID] = g
+	delete(c.runs, f.ID) // one that was removed has ended, and keeps to itself
+	c.mu.Unlock()
+	select {
+	case c.added <- struct{}{}:
+	default: // Run will look
+	}
+	return g, nil
+}
+
+// await waits until the state of a group is as it should be.
+func (g *Group) await(ctx context.Context, done func(*pinset.State) bool) error {
+	tick := time.NewTicker(retryWait)
+	defer tick.Stop()
+	for {
+		if m, err := g.running(); err == nil {
+			is := false
+			m.fsm.view(func(s *pinset.State) { is = done(s) })
+			if is {
+				return nil
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Join makes this peer a member of the group of a token, known here as name; ""
+// takes the group's own name. It begins as learner, and the group brings it up to
+// date after Join has returned. A token works once. Run must be running.
+//
+// ErrToken and ErrExists of the group's answer are final.
+func (c *Coord) Join(ctx context.Context, t Token, name string, o MemberOptions) (*Group, error) {
+	c.making.Lock()
+	defer c.making.Unlock()
+	if name == "" {
+		name = t.Name
+	}
+	if err := c.checkName(name); err != nil {
+		return nil, err
+	}
+	if g, err := c.group(t.Group); err == nil && g.known().Removed == nil {
+		return nil, fmt.Errorf("this peer is in the group, as %q: %w", g.Name(), ErrExists)
+	}
+	members, err := c.askToJoin(ctx, t, o)
+	if err != nil {
+		return nil, err
+	}
+	f := groupFile{ID: t.Group, Name: name, Epoch: t.Epoch}
+	for _, m := range members {
+		f.Members = append(f.Members, knownMember{m.Peer, m.Addrs})
+	}
+	return c.addAgain(ctx, f)
+}
+
+// addAgain adds a group. What is left of an earlier membership goes.
+func (c *Coord) addAgain(ctx context.Context, f groupFile) (*Group, error) {
+	old, err := c.group(f.ID)
+	if err != nil {
+		return c.add(f)
+	}
+	select {
+	case <-old.parked:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if err := errors.Join(raftlog.Wipe(old.dir, raftlog.Rejoin{Reason: "it was removed"}), raftlog.ClearRejoin(old.dir)); err != nil {
+		return nil, err
+	}
+	return c.add(f)
+}
+
+// askToJoin asks the members that the token names, one after the other.
+func (c *Coord) askToJoin(ctx context.Context, t Token, o MemberOptions) ([]Member, error) {
+	var id pinset.Client
+	rand.Read(id[:])
+	r := request{Op: opJoin, Client: id, Seq: 1, Capacity: o.Capacity, Zone: o.Zone, NoStore: o.NoStore, Addrs: c.addrs()}
+	targets, hops := slices.Clone(t.Members), 0
+	var errs []error
+	for len(targets) > 0 {
+		to := targets[0]
+		targets = targets[1:]
+		a, err := c.joinAt(ctx, t, to, r)
+		if err == nil && a.Error == wordNotLeader && hops < hopsMax {
+			if leader, bad := (knownMember{a.Leader, a.Addrs}).info(); bad == nil {
+				hops++
+				targets = append([]peer.AddrInfo{leader}, targets...)
+				continue
+			}
+		}
+		if err == nil {
+			err = a.err()
+		}
+		if err == nil {
+			return a.Members, nil
+		}
+		if errors.Is(err, ErrToken) || errors.Is(err, ErrExists) || errors.Is(err, ErrDenied) {
+			return nil, err
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", to.ID, err))
+	}
+	return nil, fmt.Errorf("join group %s: %w", t.Group.Short(), errors.Join(errs...))
+}
+
+// joinAt signs for one member, and asks it.
+func (c *Coord) joinAt(ctx context.Context, t Token, to peer.AddrInfo, r request) (answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, callWait)
+	defer cancel()
+	s, a, err := dialGroup(ctx, c.node, to, groupProtocol, opening{Group: t.Group, Epoch: t.Epoch, Join: true})
+	if err != nil {
+		return answer{}, err
+	}
+	defer s.Reset()
+	key := t.public()
+	rand.Read(r.Nonce[:])
+	statement := joinStatement(t.Group, a.Epoch, c.self(), pinset.Peer(to.ID.String()), r.Nonce, a.Nonce)
+	signature := pinset.Signature(ed25519.Sign(t.key(), statement))
+	r.Token, r.Signature = &key, &signature
+	k := &conn{stream: s, waiting: map[uint64]chan answer{}, ended: make(chan struct{})}
+	reading := make(chan struct{})
+	go func() { defer close(reading); k.read() }()
+	defer func() { s.Reset(); <-reading }()
+	return k.ask(ctx, r)
+}

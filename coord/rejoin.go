@@ -1,0 +1,121 @@
+package coord
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/coord/internal/pinset"
+	"github.com/p2pshare/p2pshare/coord/internal/raftlog"
+)
+
+// ErrDamaged says that the log of a group's only voter is damaged: there is no
+// other member to learn from. The group has to be restored from a backup.
+var ErrDamaged = errors.New("the log of the group's only voter is damaged; `p2pshare group restore` brings back a backup")
+
+// resetError says that the member has to begin anew.
+type resetError struct {
+	reason    string
+	committed uint64 // it may have acknowledged entries up to there
+	// ask has the leader asked first, and the data wiped only when it agrees: they
+	// are whole, and may turn out to be the right ones.
+	ask bool
+}
+
+func (e *resetError) Error() string { return e.reason }
+
+// damaged turns the error of a damaged log into a reset.
+func (g *Group) damaged(err error) error {
+	var d *raftlog.DamagedError
+	if !errors.As(err, &d) {
+		return fmt.Errorf("group %q: %w", g.Name(), err)
+	}
+	return &resetError{reason: d.Error(), committed: d.Watermark}
+}
+
+// reset wipes the member's log and state. If nobody else votes it changes nothing
+// and returns ErrDamaged.
+func (g *Group) reset(ctx context.Context, r *resetError) error {
+	f := g.known()
+	if f.Founding != nil || slices.Equal(f.Voters, []pinset.Peer{g.c.self()}) {
+		return fmt.Errorf("%w (%s)", ErrDamaged, r.reason)
+	}
+	if r.ask && !g.askRejoin(ctx, r.committed) {
+		return ctx.Err()
+	}
+	return raftlog.Wipe(g.dir, raftlog.Rejoin{Reason: r.reason, Committed: r.committed})
+}
+
+// rejoin waits, without Raft, until the leader has committed a configuration in
+// which this member has no vote. Then an empty log can do no harm.
+func (g *Group) rejoin(ctx context.Context, r raftlog.Rejoin) error {
+	g.setMember(nil, "it lost its log and waits until the leader has taken its vote away: "+r.Reason)
+	// A crash may have left a part of what Wipe removes.
+	if err := raftlog.Wipe(g.dir, r); err != nil {
+		return err
+	}
+	if !g.askRejoin(ctx, r.Committed) {
+		return nil // ctx ended
+	}
+	if err := raftlog.ClearRejoin(g.dir); err != nil {
+		return err
+	}
+	return g.live(ctx)
+}
+
+// askRejoin asks the members until the leader agrees, or ctx ends.
+func (g *Group) askRejoin(ctx context.Context, committed uint64) bool {
+	client := g.c.Client(g.id)
+	for {
+		a, err := client.call(ctx, request{Op: opRejoin, Committed: committed})
+		if err == nil && a.Index >= committed {
+			return true
+		}
+		g.log.Info("no leader has taken this member's vote away yet", "err", err)
+		select {
+		case <-time.After(rejoinEvery):
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// giveBack is the leader's part: it takes the vote of a member away, which has
+// lost its log, and returns an index at which that is committed.
+func (g *Group) giveBack(ctx context.Context, m *member, from pinset.Peer) (uint64, error) {
+	if err := m.readIndex(ctx); err != nil {
+		return 0, err
+	}
+	var vote pinset.Vote
+	m.fsm.view(func(s *pinset.State) {
+		if x, ok := s.Member(from); ok {
+			vote = x.Vote
+		}
+	})
+	if vote == pinset.Voter {
+		c := &pinset.SetMember{Peer: from, Vote: pinset.Learner}
+		if r, err := g.propose(ctx, m, c, &c.Header); err != nil || r.Code != pinset.OK {
+			return 0, errors.Join(err, resultError(r))
+		}
+	}
+	if slices.Contains(m.servers(), server{from, true}) {
+		if err := m.configure(ctx, demote, from); err != nil {
+			return 0, err
+		}
+	}
+	return m.commitIndex(), m.readIndex(ctx)
+}
+
+// members returns where the other members are, as far as is known.
+func (g *Group) members() []peer.AddrInfo {
+	var list []peer.AddrInfo
+	for _, k := range g.known().Members {
+		if p, err := peer.Decode(string(k.Peer)); err == nil && p != g.c.node.ID() {
+			list = append(list, g.where(p))
+		}
+	}
+	return list
+}

@@ -1,0 +1,442 @@
+package coord
+
+import (
+	"bufio"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/coord/internal/pinset"
+	"github.com/p2pshare/p2pshare/node"
+	"github.com/p2pshare/p2pshare/share/content"
+	"golang.org/x/sync/errgroup"
+)
+
+// serveRaft serves a Raft stream of any of this node's groups.
+func (c *Coord) serveRaft(ctx context.Context, s network.Stream) error {
+	from := s.Conn().RemotePeer()
+	o, _, err := admit(s, func(o opening) admission {
+		g, err := c.group(o.Group)
+		if err != nil {
+			return noSuchGroup
+		}
+		return g.admitRaft(from, o)
+	})
+	if err != nil {
+		return err
+	}
+	g, err := c.group(o.Group)
+	if err != nil {
+		return err
+	}
+	m, err := g.running()
+	if err != nil {
+		return err
+	}
+	return m.layer.serve(ctx, s)
+}
+
+var noSuchGroup = admission{Error: RefusedGroup, Message: "this peer is not in that group"}
+
+// serveGroup serves a stream of requests.
+func (c *Coord) serveGroup(ctx context.Context, s network.Stream) error {
+	from := s.Conn().RemotePeer()
+	o, a, err := admit(s, func(o opening) admission {
+		g, err := c.group(o.Group)
+		if err != nil {
+			return noSuchGroup
+		}
+		return g.admitGroup(from, o)
+	})
+	if err != nil {
+		return err
+	}
+	g, err := c.group(o.Group)
+	if err != nil {
+		return err
+	}
+	return serveRequests(ctx, s, func(ctx context.Context, r request) answer {
+		return g.serve(ctx, pinset.Peer(from.String()), a.Nonce, r)
+	})
+}
+
+// serveRequests reads requests until the stream ends, does up to requestsMax at a
+// time, and writes the answers as they come.
+func serveRequests(ctx context.Context, s network.Stream, do func(context.Context, request) answer) error {
+	in := bufio.NewReaderSize(s, 64<<10)
+	var writing sync.Mutex
+	ctx, cancel := context.WithCancel(ctx)
+	var tasks errgroup.Group
+	tasks.SetLimit(requestsMax)
+	defer tasks.Wait()
+	defer cancel() // nobody is there any more for what is at work
+	for {
+		if err := s.SetReadDeadline(time.Now().Add(groupIdle)); err != nil {
+			return err
+		}
+		line, err := readLine(in)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var r request
+		if err := node.DecodeStrict(line, &r); err != nil {
+			return err
+		}
+		tasks.Go(func() error {
+			a := do(ctx, r)
+			writing.Lock()
+			defer writing.Unlock()
+			if err := s.SetWriteDeadline(time.Now().Add(lineWait)); err != nil {
+				return s.Reset()
+			}
+			if err := writeLine(s, a); err != nil {
+				return s.Reset()
+			}
+			return nil
+		})
+	}
+}
+
+// readLine reads a line of at most lineMax bytes.
+func readLine(in *bufio.Reader) ([]byte, error) {
+	var line []byte
+	for {
+		part, err := in.ReadSlice('\n')
+		line = append(line, part...)
+		switch {
+		case len(line) > lineMax:
+			return nil, errors.New("the line is too long")
+		case err == nil:
+			return line[:len(line)-1], nil
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return nil, err
+		}
+	}
+}
+
+// serve does one request of a peer, as its connection proved, and answers it.
+func (g *Group) serve(ctx context.Context, from pinset.Peer, n nonce, r request) answer {
+	ctx, cancel := context.WithTimeout(ctx, requestWait)
+	defer cancel()
+	a, err := g.do(ctx, from, n, r)
+	if err != nil {
+		a = errorAnswer(err)
+	}
+	a.Tag = r.Tag
+	return a
+}
+
+func denied(format string, args ...any) error {
+	return answered(wordDenied, format, args...)
+}
+
+func (g *Group) do(ctx context.Context, from pinset.Peer, n nonce, r request) (answer, error) {
+	m, err := g.running()
+	if err != nil {
+		return answer{}, err
+	}
+	who := asker{peer: from, nonce: n}
+	if r.Origin != "" {
+		if g.voteOf(m, from) != pinset.Voter {
+			return answer{}, denied("only a voter may ask for another peer")
+		}
+		who = asker{peer: r.Origin, forwarded: true}
+	}
+	if r.Op == opStatus {
+		return g.status(m, who)
+	}
+	if r.Read == readStale && isRead(r.Op) {
+		return g.answerRead(m, who, r)
+	}
+	if !m.leads() {
+		return g.forward(ctx, m, who, r)
+	}
+	switch {
+	case isRead(r.Op):
+		if err := m.readIndex(ctx); err != nil {
+			return answer{}, err
+		}
+		return g.answerRead(m, who, r)
+	case r.Op == opRejoin:
+		index, err := g.giveBack(ctx, m, who.peer)
+		return answer{Index: index}, err
+	}
+	return g.write(ctx, m, who, r)
+}
+
+// asker is whose request it is.
+type asker struct {
+	peer      pinset.Peer
+	nonce     nonce // ours for its stream
+	forwarded bool  // by a voter, which has checked what can be checked
+}
+
+func (g *Group) voteOf(m *member, p pinset.Peer) (v pinset.Vote) {
+	m.fsm.view(func(s *pinset.State) {
+		if x, ok := s.Member(p); ok {
+			v = x.Vote
+		}
+	})
+	return v
+}
+
+// forward passes a request to the leader, if this member votes and the request is
+// not one that was passed on already; otherwise it says who leads.
+func (g *Group) forward(ctx context.Context, m *member, who asker, r request) (answer, error) {
+	leader := m.leader()
+	if leader == "" || leader == g.c.node.ID() {
+		return answer{}, g.leaderless()
+	}
+	if who.forwarded || g.voteOf(m, g.c.self()) != pinset.Voter {
+		e := &notLeaderError{leader: pinset.Peer(leader.String())}
+		for _, a := range g.where(leader).Addrs {
+			e.addrs = append(e.addrs, a.String())
+		}
+		return answer{}, e
+	}
+	if r.Op == opJoin {
+		if err := g.checkJoin(who, r); err != nil {
+			return answer{}, err
+		}
+	}
+	if who.peer != g.c.self() {
+		r.Origin = who.peer
+	}
+	a, err := g.ask(ctx, pinset.Peer(leader.String()), r)
+	if err != nil {
+		return answer{}, fmt.Errorf("%w (%w)", ErrNoLeader, err)
+	}
+	if a.Error == wordNotLeader {
+		return answer{}, ErrNoLeader // it has just changed
+	}
+	return a, nil
+}
+
+func isRead(o op) bool {
+	switch o {
+	case opResolve, opPins, opMembers, opLog:
+		return true
+	}
+	return false
+}
+
+// answerRead answers from the state as it is.
+func (g *Group) answerRead(m *member, who asker, r request) (a answer, err error) {
+	a.Index = m.fsm.view(func(s *pinset.State) {
+		if !s.Roles(who.peer).Has(pinset.RoleReader) {
+			err = denied("only a reader may ask the group")
+			return
+		}
+		switch r.Op {
+		case opResolve:
+			b, ok := s.Resolve(r.Lookup)
+			if !ok {
+				err = answered(wordNotFound, "nothing is bound to the name")
+				return
+			}
+			binding := newBinding(b)
+			a.Binding = &binding
+			if p, ok := s.Pin(b.ID); ok {
+				pin := newPin(s, p)
+				a.Pin = &pin
+			}
+		case opPins:
+			a.pins(s, r)
+		case opMembers:
+			for _, x := range s.Members() {
+				a.Members = append(a.Members, newMember(s, x))
+			}
+		case opLog:
+			limit := limited(r.Limit)
+			for c := range s.Log(r.After) {
+				if len(a.Changes) == limit {
+					a.More = true
+					break
+				}
+				a.Changes = append(a.Changes, newChange(c))
+			}
+		}
+	})
+	if r.Read == readStale {
+		a.Stale = !m.leads()
+		a.Age = m.age().Milliseconds()
+	}
+	return a, err
+}
+
+func limited(limit int) int {
+	if limit <= 0 || limit > pageMax {
+		return pageMax
+	}
+	return limit
+}
+
+// pins fills a page, of half of what a line takes: a pin has up to 256 names.
+func (a *answer) pins(s *pinset.State, r request) {
+	limit, room := limited(r.Limit), lineMax/2
+	var after content.ID
+	if r.ID != nil {
+		after = *r.ID
+	}
+	for p := range s.Pins(after) {
+		if len(a.Pins) == limit || room < 0 {
+			a.More = true
+			return
+		}
+		w := newPin(s, p)
+		room -= 512
+		for _, n := range w.Names {
+			room -= 6*len(n) + 3 // as JSON may have to write it
+		}
+		a.Pins = append(a.Pins, w)
+	}
+}
+
+// status needs no quorum: it says how this member sees the group.
+func (g *Group) status(m *member, who asker) (answer, error) {
+	st := &Status{Group: g.id, Peer: g.c.self(), Term: m.term(), Commit: m.commitIndex()}
+	if l := m.leader(); l != "" {
+		st.Leader = pinset.Peer(l.String())
+	}
+	for _, s := range m.servers() {
+		if s.voter {
+			st.Voters = append(st.Voters, s.id)
+		}
+	}
+	var err error
+	m.fsm.view(func(s *pinset.State) {
+		if _, founded := s.Group(); founded && !s.Roles(who.peer).Has(pinset.RoleReader) {
+			err = denied("only a reader may ask the group")
+		}
+		info, _ := s.Group()
+		n := s.Counts()
+		st.Name, st.Epoch, st.Pins, st.Names, st.Members = info.Name, info.Epoch, n.Pins, n.Names, n.Members
+	})
+	st.Applied = m.appliedIndex()
+	return answer{Status: st, Index: st.Applied, Stale: !m.leads(), Age: m.age().Milliseconds()}, err
+}
+
+// write has a command done. The leader calls it.
+func (g *Group) write(ctx context.Context, m *member, who asker, r request) (answer, error) {
+	if err := m.fence(ctx); err != nil {
+		return answer{}, err
+	}
+	if err := g.mayWrite(m, who, r); err != nil {
+		return answer{}, err
+	}
+	h := pinset.Header{Client: r.Client, Seq: r.Seq, By: who.peer, At: time.Now().UnixMilli()}
+	c, err := command(h, r)
+	if err != nil {
+		return answer{}, err
+	}
+	frame, err := pinset.EncodeCommand(c)
+	if err != nil {
+		return answer{}, err
+	}
+	result, err := m.apply(ctx, frame)
+	if err != nil {
+		return answer{}, err
+	}
+	a := resultAnswer(result)
+	if r.Op == opJoin && (result.Code == pinset.OK) {
+		m.fsm.view(func(s *pinset.State) {
+			for _, x := range s.Members() {
+				a.Members = append(a.Members, newMember(s, x))
+			}
+		})
+	}
+	return a, nil
+}
+
+// mayWrite keeps those out of the log who have no business there: a command takes
+// a place among the results that are kept, whatever becomes of it. Who may do
+// what is decided by the state.
+func (g *Group) mayWrite(m *member, who asker, r request) error {
+	if r.Op == opJoin {
+		if err := g.checkJoin(who, r); err != nil {
+			return err
+		}
+	}
+	var err error
+	m.fsm.view(func(s *pinset.State) {
+		if r.Op != opJoin {
+			if s.Roles(who.peer) == 0 {
+				err = denied("this peer has no role in the group")
+			}
+			return
+		}
+		t, known := s.Token(*r.Token)
+		if !known {
+			err = answered(wordUnknown, "the token is unknown: never issued, withdrawn, or long expired")
+		} else if t.UsedBy != "" && t.UsedBy != who.peer {
+			err = answered(wordUsed, "the token was used already")
+		}
+	})
+	return err
+}
+
+// checkJoin checks that who joins holds the token's private half, and said so to
+// this member on this stream. A voter that forwards has done it.
+func (g *Group) checkJoin(who asker, r request) error {
+	if r.Token == nil || r.Signature == nil {
+		return answered(wordInvalid, "a join needs a token and a signature")
+	}
+	if who.forwarded {
+		return nil
+	}
+	statement := joinStatement(g.id, g.epoch(), who.peer, g.c.self(), r.Nonce, who.nonce)
+	if !ed25519.Verify(r.Token[:], statement, r.Signature[:]) {
+		return answered(wordUnknown, "the token's signature is wrong")
+	}
+	return nil
+}
+
+// command is the command that a request asks for.
+func command(h pinset.Header, r request) (pinset.Command, error) {
+	switch r.Op {
+	case opPin:
+		if r.ID == nil {
+			break
+		}
+		return &pinset.SetPin{Header: h, Name: r.Name, Lookup: r.Lookup, ID: *r.ID, Kind: r.Kind, Size: r.Size,
+			Replicas: r.Replicas, Expires: r.Expires, Source: r.Source, Expect: r.Expect}, nil
+	case opUnpin:
+		return &pinset.Unpin{Header: h, Lookup: r.Lookup, ID: r.ID, Expect: r.Expect}, nil
+	case opInvite:
+		if r.Token == nil || r.TTL <= 0 || r.TTL > pinset.IntMax-h.At {
+			break
+		}
+		return &pinset.Invite{Header: h, Token: *r.Token, Role: r.Admit, Expires: h.At + r.TTL}, nil
+	case opJoin:
+		return &pinset.Join{Header: h, Token: *r.Token, Capacity: r.Capacity, Zone: r.Zone, Addrs: r.Addrs, NoStore: r.NoStore}, nil
+	case opRemove:
+		return &pinset.Remove{Header: h, Peer: r.Peer}, nil
+	case opLeave:
+		return &pinset.Remove{Header: h, Peer: h.By}, nil
+	case opGrant:
+		if !validPeer(r.Peer) {
+			break
+		}
+		return &pinset.Grant{Header: h, Peer: r.Peer, Role: r.Role}, nil
+	case opRevoke:
+		return &pinset.Revoke{Header: h, Peer: r.Peer, Role: r.Role}, nil
+	case opUpdate:
+		return &pinset.SetMember{Header: h, Peer: h.By, Addrs: &r.Addrs}, nil
+	}
+	return nil, answered(wordInvalid, "%.40q: unknown, or a field is wrong", string(r.Op))
+}
+
+// validPeer says whether p is a peer ID's text.
+func validPeer(p pinset.Peer) bool {
+	id, err := peer.Decode(string(p))
+	return err == nil && pinset.Peer(id.String()) == p
+}
