@@ -139,7 +139,7 @@ func (c *Coord) read() error {
 			continue
 		case err != nil:
 			return err
-		case f.ID != id || groupIDOf(f.Record) != id && len(f.Record.Content) > 0:
+		case f.ID != id || groupIDOf(f.Record) != id:
 			return fmt.Errorf("%s is of another group", filepath.Join(dir, groupFileName))
 		}
 		c.groups[id] = newGroup(c, dir, f)
@@ -337,12 +337,12 @@ func (c *Coord) Join(ctx context.Context, t Token, name string, o MemberOptions)
 	if g, err := c.group(t.Group); err == nil && g.known().Removed == nil {
 		return nil, fmt.Errorf("this peer is in the group, as %q: %w", g.Name(), ErrExists)
 	}
-	members, err := c.askToJoin(ctx, t, o)
+	a, err := c.askToJoin(ctx, t, o)
 	if err != nil {
 		return nil, err
 	}
-	f := groupFile{ID: t.Group, Name: name, Epoch: t.Epoch}
-	for _, m := range members {
+	f := groupFile{ID: t.Group, Name: name, Record: *a.Record, Epoch: t.Epoch}
+	for _, m := range a.Members {
 		f.Members = append(f.Members, knownMember{m.Peer, m.Addrs})
 	}
 	return c.addAgain(ctx, f)
@@ -366,7 +366,7 @@ func (c *Coord) addAgain(ctx context.Context, f groupFile) (*Group, error) {
 }
 
 // askToJoin asks the members that the token names, one after the other.
-func (c *Coord) askToJoin(ctx context.Context, t Token, o MemberOptions) ([]Member, error) {
+func (c *Coord) askToJoin(ctx context.Context, t Token, o MemberOptions) (answer, error) {
 	var id pinset.Client
 	rand.Read(id[:])
 	r := request{Op: opJoin, Client: id, Seq: 1, Capacity: o.Capacity, Zone: o.Zone, NoStore: o.NoStore, Addrs: c.addrs()}
@@ -386,15 +386,18 @@ func (c *Coord) askToJoin(ctx context.Context, t Token, o MemberOptions) ([]Memb
 		if err == nil {
 			err = a.err()
 		}
+		if err == nil && (a.Record == nil || groupIDOf(*a.Record) != t.Group) {
+			err = errors.New("the member's answer has not the group's founding record")
+		}
 		if err == nil {
-			return a.Members, nil
+			return a, nil
 		}
 		if errors.Is(err, ErrToken) || errors.Is(err, ErrExists) || errors.Is(err, ErrDenied) {
-			return nil, err
+			return answer{}, err
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", to.ID, err))
 	}
-	return nil, fmt.Errorf("join group %s: %w", t.Group.Short(), errors.Join(errs...))
+	return answer{}, fmt.Errorf("join group %s: %w", t.Group.Short(), errors.Join(errs...))
 }
 
 // joinAt signs for one member, and asks it.

@@ -31,11 +31,39 @@ type world struct {
 type testPeer struct {
 	*Coord
 	n    *node.Node
+	dir  string
+	log  *slog.Logger
+	down bool
 	stop func() error // ends Coord.Run
 }
 
+// start opens the peer's Coord, and runs it.
+func (p *testPeer) start(t testing.TB) {
+	t.Helper()
+	c, err := Open(p.n, Config{Dir: p.dir, Log: p.log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Coord, p.down, p.stop = c, false, background(c.Run)
+}
+
+// crash ends the peer's Coord without a word to the others. start brings it back
+// with what is in its directory.
+func (p *testPeer) crash(t testing.TB) {
+	t.Helper()
+	for _, g := range p.Groups() {
+		g.abrupt.Store(true)
+	}
+	p.down = true
+	if err := errors.Join(p.stop(), p.Close()); err != nil {
+		t.Errorf("crash: %v", err)
+	}
+}
+
 // newWorld runs count peers, each with a Coord, until the test ends.
-func newWorld(t testing.TB, count int) *world {
+func newWorld(t testing.TB, count int) *world { return newLoggedWorld(t, count, testLog) }
+
+func newLoggedWorld(t testing.TB, count int, log func(i int) *slog.Logger) *world {
 	t.Helper()
 	w := &world{t: t, net: mocknet.New(), cut: map[[2]int]bool{}}
 	for i := range count {
@@ -51,12 +79,8 @@ func newWorld(t testing.TB, count int) *world {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := Open(n, Config{Dir: t.TempDir(), Log: testLog(i)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		p := &testPeer{Coord: c, n: n}
-		p.stop = background(c.Run)
+		p := &testPeer{n: n, dir: t.TempDir(), log: log(i)}
+		p.start(t)
 		stopNode := background(n.Run)
 		<-n.Listening()
 		t.Cleanup(func() {

@@ -347,7 +347,9 @@ func (g *Group) write(ctx context.Context, m *member, who asker, r request) (ans
 		return answer{}, err
 	}
 	a := resultAnswer(result)
-	if r.Op == opJoin && (result.Code == pinset.OK) {
+	if r.Op == opJoin && result.Code == pinset.OK {
+		record := g.known().Record
+		a.Record = &record
 		m.fsm.view(func(s *pinset.State) {
 			for _, x := range s.Members() {
 				a.Members = append(a.Members, newMember(s, x))

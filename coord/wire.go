@@ -256,7 +256,10 @@ type answer struct {
 	Members []Member `json:"members,omitempty"`
 	Changes []Change `json:"changes,omitempty"`
 	Status  *Status  `json:"status,omitempty"`
-	More    bool     `json:"more,omitempty"` // there are more pins or changes
+
+	Record *node.Envelope `json:"record,omitempty"` // of a join: the founding record
+
+	More bool `json:"more,omitempty"` // there are more pins or changes
 }
 
 // readOpening reads one line of at most openingMax bytes, byte by byte: what
