@@ -85,7 +85,12 @@ type Coord struct {
 	dir    string
 	log    *slog.Logger
 	links  links
-	added  chan struct{} // has room for one: there is a group that does not run yet
+	// streams ends with Close: what serves streams is started by libp2p, and not by
+	// a caller that has a context.
+	streams      context.Context
+	closeStreams context.CancelFunc
+
+	added chan struct{} // has room for one: there is a group that does not run yet
 
 	making sync.Mutex // held while a group is made or joined
 
@@ -109,6 +114,7 @@ func Open(n *node.Node, config Config) (*Coord, error) {
 	c := &Coord{node: n, config: config, dir: filepath.Join(config.Dir, groupsDir), log: config.Log,
 		links: links{node: n, open: map[link]*conn{}}, added: make(chan struct{}, 1),
 		groups: map[GroupID]*Group{}, runs: map[GroupID]bool{}}
+	c.streams, c.closeStreams = context.WithCancel(context.Background())
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
@@ -183,6 +189,7 @@ func (c *Coord) idle() []*Group {
 // Close ends the streams to other members. Run must have returned, or never have
 // been called. It may be called twice.
 func (c *Coord) Close() error {
+	c.closeStreams()
 	c.links.close()
 	return nil
 }

@@ -57,11 +57,12 @@ func (c *Coord) serveGroup(ctx context.Context, s network.Stream) error {
 	if err != nil {
 		return err
 	}
-	g, err := c.group(o.Group)
-	if err != nil {
-		return err
-	}
+	defer context.AfterFunc(c.streams, func() { s.Reset() })()
 	return serveRequests(ctx, s, func(ctx context.Context, r request) answer {
+		g, err := c.group(o.Group) // which may have been left and joined again
+		if err != nil {
+			return answer{Tag: r.Tag, Error: wordStopped, Message: err.Error()}
+		}
 		return g.serve(ctx, pinset.Peer(from.String()), a.Nonce, r)
 	})
 }
