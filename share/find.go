@@ -52,6 +52,7 @@ const (
 type FindOptions struct {
 	Peers    []peer.AddrInfo // asked first
 	From     peer.ID         // believe only manifests signed by it; empty: anybody's
+	Any      bool            // do not ask groups
 	Progress func(Progress)  // may be nil
 }
 
@@ -67,6 +68,7 @@ type Candidate struct {
 
 	holders  []peer.AddrInfo // who answered with its manifest
 	via      node.Via        // how the first of them is reached
+	indexed  *Indexed        // the group's entry, at tier 1
 	manifest Manifest        // the newest
 	envelope node.Envelope   // that it came in
 }
@@ -96,8 +98,10 @@ func (l *Library) Find(ctx context.Context, w What, o FindOptions) ([]Candidate,
 
 // find is Find, and tells which peers answered with what must not be believed.
 func (l *Library) find(ctx context.Context, w What, o FindOptions, m *meter) (found []Candidate, liars []peer.ID, err error) {
-	if w.Group != "" {
-		return nil, nil, fmt.Errorf("this node follows no group called %q: %w", Escape(w.Group), ErrNotFound)
+	if w.Group != "" || w.Publisher == "" && o.From == "" && !o.Any {
+		if found, err = l.findIndexed(ctx, w, m); err != nil || len(found) > 0 || w.Group != "" {
+			return found, nil, err
+		}
 	}
 	if w.Publisher != "" {
 		o.From = w.Publisher

@@ -37,6 +37,8 @@ type GetOptions struct {
 	Path Path
 	// Peers are asked first. One without an ID is learnt; see node.Node.Learn.
 	Peers []peer.AddrInfo
+	// Any asks strangers for a name without asking groups first.
+	Any bool
 	// Strict refuses a name that only strangers vouch for.
 	Strict bool
 	// NoServe does not share what was got. A visitor never does.
@@ -165,7 +167,7 @@ func (g *getting) resolve(ctx context.Context) (Candidate, error) {
 	if !g.what.ID.IsZero() {
 		return g.resolveID(ctx)
 	}
-	found, liars, err := g.library.find(ctx, g.what, FindOptions{Peers: g.options.Peers, From: g.options.From}, g.meter)
+	found, liars, err := g.library.find(ctx, g.what, FindOptions{Peers: g.options.Peers, From: g.options.From, Any: g.options.Any}, g.meter)
 	if g.liars = liars; err != nil {
 		return Candidate{}, err
 	}
@@ -195,6 +197,10 @@ func (g *getting) resolve(ctx context.Context) (Candidate, error) {
 
 // vouch says who stands for a name, when it is nobody the person named.
 func (g *getting) vouch(c Candidate) error {
+	if c.indexed != nil {
+		g.note("%s", c.indexed.said())
+		return nil
+	}
 	if g.what.Publisher != "" || g.options.From != "" || len(c.Publishers) == 1 && c.Publishers[0] == g.library.node.ID() {
 		return nil
 	}

@@ -206,6 +206,8 @@ type Library struct {
 	home     fileIdentity  // of the node's home, which is never shared
 	announce chan shareKey // shares whose announcement was put off; capacity 64
 
+	index        IndexFunc // may be nil
+	indexed      func() bool
 	listingsKept keptListings
 	lister       lister
 	// signing is held from the look at the sequence numbers in use until the

@@ -1,0 +1,119 @@
+package coord
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/coord/internal/pinset"
+	"github.com/p2pshare/p2pshare/share"
+	"github.com/p2pshare/p2pshare/share/content"
+)
+
+// freshMax bounds a linearizable read before the last known state is taken
+// instead: an election takes a second.
+const freshMax = 2 * time.Second
+
+// Resolve is a share.IndexFunc: it looks a name up in the group with a local
+// name, or in all of them for "". A group that has no quorum is answered for by
+// its last known state.
+func (c *Coord) Resolve(ctx context.Context, group string, name share.Name) ([]share.Indexed, error) {
+	groups := c.Groups()
+	if group != "" {
+		g, err := c.Find(group)
+		if err != nil {
+			return nil, fmt.Errorf("this node is in no group called %q: %w", share.Escape(group), share.ErrNotFound)
+		}
+		groups = []*Group{g}
+	}
+	var found []share.Indexed
+	for _, g := range groups {
+		if g.known().Removed != nil && group == "" {
+			continue
+		}
+		e, err := c.resolveIn(ctx, g, name)
+		switch {
+		case errors.Is(err, ErrNotFound):
+			continue
+		case err != nil:
+			return nil, fmt.Errorf("group %s: %w", share.Escape(g.Name()), err)
+		}
+		found = append(found, e)
+	}
+	if len(found) == 0 && group != "" {
+		return nil, fmt.Errorf("the group has no such name: %w", share.ErrNotFound)
+	}
+	return found, nil
+}
+
+func (c *Coord) resolveIn(ctx context.Context, g *Group, name share.Name) (share.Indexed, error) {
+	cl := c.Client(g.ID())
+	fresh, cancel := context.WithTimeout(ctx, freshMax)
+	defer cancel()
+	b, f, err := cl.Resolve(fresh, string(name), ReadOptions{})
+	if Unavailable(err) && ctx.Err() == nil {
+		if b2, f2, err2 := cl.Resolve(ctx, string(name), ReadOptions{Stale: true}); err2 == nil || errors.Is(err2, ErrNotFound) {
+			b, f, err = b2, f2, err2
+		}
+	}
+	if err != nil {
+		return share.Indexed{}, err
+	}
+	n, err := share.ParseName(b.Name)
+	if err != nil {
+		return share.Indexed{}, err
+	}
+	e := share.Indexed{Group: g.Name(), Name: n, ID: b.ID, Kind: share.Kind(b.Kind.String()), Size: b.Size,
+		LogIndex: b.Index, Stale: f.Stale, Age: f.Age}
+	if by, err := peer.Decode(string(b.By)); err == nil {
+		e.Holders = append(e.Holders, g.where(by))
+	}
+	e.Holders = append(e.Holders, g.members()...)
+	return e, nil
+}
+
+// Unavailable reports whether an error means that the group could not decide
+// just now, and not that it said no: what is known here may do instead.
+func Unavailable(err error) bool {
+	return errors.Is(err, ErrNoQuorum) || errors.Is(err, ErrNoLeader) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// StatusOf asks one member how it sees the group.
+func (cl *Client) StatusOf(ctx context.Context, p peer.ID) (Status, error) {
+	g, err := cl.c.group(cl.group)
+	if err != nil {
+		return Status{}, err
+	}
+	a, err := cl.one(ctx, g.where(p), g.epoch(), request{Op: opStatus})
+	if err == nil {
+		err = a.err()
+	}
+	if err == nil && a.Status == nil {
+		err = errors.New("the member's answer has no status")
+	}
+	if err != nil {
+		return Status{}, err
+	}
+	return *a.Status, nil
+}
+
+// Planned returns on which members a content's copies are to be, as the state
+// that this peer has would have it.
+func (c *Coord) Planned(group GroupID, id content.ID) (holders []Peer, err error) {
+	g, err := c.group(group)
+	if err != nil {
+		return nil, err
+	}
+	m, err := g.running()
+	if err != nil {
+		return nil, err
+	}
+	m.fsm.view(func(s *pinset.State) {
+		if p, ok := s.Pin(id); ok {
+			holders = pinset.NewRing(s.Holders()).Place(id, p.Replicas)
+		}
+	})
+	return holders, nil
+}
