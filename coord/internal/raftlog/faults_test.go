@@ -194,11 +194,14 @@ func TestWatchdog(t *testing.T) {
 	d := new(disk)
 	slow := make(chan struct{}, 10)
 	c := d.config()
-	c.SlowAfter, c.StopAfter = 5*time.Millisecond, 50*time.Millisecond
+	c.SlowAfter, c.StopAfter = 50*time.Millisecond, time.Second // a busy disk takes some of it
 	c.OnSlow = func() { slow <- struct{}{} }
 	dir := t.TempDir()
 	l, _ := mustOpen(t, dir, c)
 	mustStore(t, l, 1, 10, 10)
+	for len(slow) > 0 { // of this write, on a busy disk
+		<-slow
+	}
 
 	hang := make(chan struct{})
 	d.fail(".wal", nil, nil, hang)
