@@ -20,6 +20,7 @@ type getFlags struct {
 	from       string
 	path       string
 	strict     bool
+	any        bool
 	noServe    bool
 	literal    bool
 	background bool
@@ -38,6 +39,7 @@ func (a *app) getCommand() *cobra.Command {
   talk.mp4               a name
   talk.mp4#9f3c21ab      a name, and how its content ID begins
   PEERID/talk.mp4        a name as published by that peer
+  @office/talk.mp4       a name in the index of a group that this peer is in
   b3:9f3c21ab…           a content ID, which is what b3sum prints
   p2pshare:b3:…          a link, as add prints it
 
@@ -54,6 +56,7 @@ kept, and the same command goes on from it.`,
 	flags.StringVar(&f.from, "from", "", "take only what this `PEER` ID published")
 	flags.StringVar(&f.path, "path", "", "get this `PATH` inside the directory")
 	flags.BoolVar(&f.strict, "strict", false, "refuse a name that only strangers vouch for")
+	flags.BoolVar(&f.any, "any", false, "do not ask groups what a name means")
 	flags.BoolVar(&f.noServe, "no-serve", false, "do not go on serving it from the daemon")
 	flags.BoolVar(&f.literal, "literal", false, "WHAT is a name, whatever it looks like")
 	flags.BoolVar(&f.background, "background", false, "let the daemon fetch it, and return at once")
@@ -87,7 +90,7 @@ func (a *app) runGet(cmd *cobra.Command, what string, f getFlags) error {
 // request checks the flags and makes the request.
 func (f *getFlags) request(cmd *cobra.Command, what string) (control.GetRequest, error) {
 	req := control.GetRequest{What: what, Literal: f.literal, Force: f.force, Path: f.path,
-		Strict: f.strict, NoServe: f.noServe}
+		Strict: f.strict, Any: f.any, NoServe: f.noServe}
 	if _, err := control.ParseWhat(what, f.literal); err != nil {
 		return req, err
 	}

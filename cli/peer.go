@@ -12,6 +12,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	madns "github.com/multiformats/go-multiaddr-dns"
 	"github.com/p2pshare/p2pshare/cli/control"
+	"github.com/p2pshare/p2pshare/coord"
 	"github.com/p2pshare/p2pshare/node"
 	"github.com/p2pshare/p2pshare/share"
 	"golang.org/x/sync/errgroup"
@@ -22,6 +23,7 @@ import (
 type ownPeer struct {
 	node    *node.Node
 	library *share.Library
+	coord   *coord.Coord
 	control *control.Server
 	peers   []peer.AddrInfo // to dial once it runs
 }
@@ -51,7 +53,13 @@ func (a *app) openPeer(ctx context.Context, s *settings, need need) (_ *ownPeer,
 	if p.library, err = share.Open(p.node, share.Config{Log: log}); err != nil {
 		return nil, err
 	}
-	p.control, err = control.Listen(control.Config{Home: s.home, Node: p.node, Library: p.library,
+	if !offline {
+		if p.coord, err = coord.Open(p.node, coord.Config{Log: log}); err != nil {
+			return nil, err
+		}
+		p.library.SetIndex(p.coord.Resolve, func() bool { return len(p.coord.Groups()) > 0 })
+	}
+	p.control, err = control.Listen(control.Config{Home: s.home, Node: p.node, Library: p.library, Coord: p.coord,
 		Service: need.service, TCP: need.service == control.ServiceServing, Peers: s.peers,
 		Alias: s.alias, Version: version(), Log: log})
 	return p, err
@@ -66,6 +74,9 @@ func (p *ownPeer) run(ctx context.Context, fn func(context.Context) error) error
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.node.Run(ctx) })
 	g.Go(func() error { return p.library.Run(ctx) })
+	if p.coord != nil && p.node.Role() != node.RoleVisitor {
+		g.Go(func() error { return p.coord.Run(ctx) })
+	}
 	g.Go(func() error { return p.control.Run(ctx) })
 	var fnErr error
 	g.Go(func() error {
@@ -94,6 +105,9 @@ func (p *ownPeer) close() error {
 	var errs []error
 	if p.control != nil {
 		errs = append(errs, p.control.Close())
+	}
+	if p.coord != nil {
+		errs = append(errs, p.coord.Close())
 	}
 	if p.library != nil {
 		errs = append(errs, p.library.Close())

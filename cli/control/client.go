@@ -149,6 +149,32 @@ func (c *Client) Examine(ctx context.Context) iter.Seq2[Finding, error] {
 	return list[Finding](ctx, c, pathDoctor)
 }
 
+// ChangeGroup does one op on a group: create, join, invite, leave, remove, grant
+// or revoke.
+func (c *Client) ChangeGroup(ctx context.Context, op string, req GroupRequest) (*GroupDone, error) {
+	return runStream[*GroupDone](ctx, c, http.MethodPost, pathGroups+"/"+op, req, func(Event) {}, nil)
+}
+
+// Groups tells how the groups stand that the peer is in; one of them when named.
+func (c *Client) Groups(ctx context.Context, group string) iter.Seq2[GroupStatus, error] {
+	return list[GroupStatus](ctx, c, pathGroups+"?"+url.Values{"group": {group}}.Encode())
+}
+
+// Pin has a group pin what req means.
+func (c *Client) Pin(ctx context.Context, req PinRequest) (*Pinned, error) {
+	return runStream[*Pinned](ctx, c, http.MethodPost, pathPins, req, func(Event) {}, nil)
+}
+
+// Unpin takes a pin back.
+func (c *Client) Unpin(ctx context.Context, req PinRequest) (*Unpinned, error) {
+	return runStream[*Unpinned](ctx, c, http.MethodDelete, pathPins, req, func(Event) {}, nil)
+}
+
+// Pins lists what a group has pinned; query has group, stale and fresh.
+func (c *Client) Pins(ctx context.Context, query url.Values) iter.Seq2[PinLine, error] {
+	return list[PinLine](ctx, c, pathPins+"?"+query.Encode())
+}
+
 // Status tells everything about the peer at a glance. Running is left false.
 func (c *Client) Status(ctx context.Context) (st Status, err error) {
 	err = c.fetch(ctx, pathStatus, &st)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/p2pshare/p2pshare/coord"
 	"github.com/p2pshare/p2pshare/node"
 	"github.com/p2pshare/p2pshare/share"
 	"github.com/p2pshare/p2pshare/share/content"
@@ -107,6 +108,16 @@ var causes = []struct {
 	code Code
 	hint string
 }{
+	{coord.ErrNoQuorum, CodeNoQuorum, "p2pshare group status shows who is missing; nothing was queued: ask again when they are back"},
+	{coord.ErrNoLeader, CodeNoQuorum, "p2pshare group status shows who is missing; nothing was queued: ask again in a moment"},
+	{coord.ErrStopped, CodeNoQuorum, "this member is being brought up to date; ask again in a moment"},
+	{coord.ErrConflict, CodeRefused, "replace it with --replace"},
+	{coord.ErrDenied, CodeRefused, "an admin of the group can grant the role: p2pshare group grant PEER ROLE"},
+	{coord.ErrToken, CodeRefused, "ask for another invitation: each works once, and for a time"},
+	{coord.ErrExists, CodeRefused, ""},
+	{coord.ErrInvalid, CodeUsage, ""},
+	{coord.ErrNotFound, CodeNotFound, "p2pshare pins lists what is pinned, p2pshare group status who is a member"},
+	{coord.ErrNoGroup, CodeNotFound, "p2pshare group status lists the groups of this peer"},
 	{share.ErrBadName, CodeUsage, "a name is one path component of printable Unicode, at most 255 bytes"},
 	{share.ErrBadWhat, CodeUsage, "ask by name, NAME#PREFIX, PEERID/NAME, b3:HASH or link; p2pshare help get"},
 	{share.ErrBadPeer, CodeUsage, "a peer is IP:PORT, HOST:PORT, or a full multiaddr: p2pshare id on that machine prints its addresses"},
@@ -157,6 +168,13 @@ func ErrorOf(err error) *Error {
 		e.Message = "timed out, progress kept"
 	case CodeInterrupted:
 		e.Message = "interrupted"
+	case CodeNoQuorum: // not what each member that was asked had to say
+		for _, why := range []error{coord.ErrNoQuorum, coord.ErrNoLeader, coord.ErrStopped} {
+			if errors.Is(err, why) {
+				e.Message = why.Error()
+				break
+			}
+		}
 	case CodeFailed:
 		var locked *node.HomeLockedError
 		if errors.As(err, &locked) {

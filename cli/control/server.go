@@ -14,6 +14,11 @@
 //	GET    /api/v1/peers      wait           → lines: Conn
 //	GET    /api/v1/neighbors  watch, probe   → lines: Neighbor
 //	GET    /api/v1/doctor                    → lines: Finding
+//	GET    /api/v1/groups     group          → lines: GroupStatus
+//	POST   /api/v1/groups/OP  GroupRequest   → done | error
+//	POST   /api/v1/pins       PinRequest     → pinned | error
+//	DELETE /api/v1/pins       PinRequest     → unpinned | error
+//	GET    /api/v1/pins       group, stale, fresh → lines: PinLine
 //	GET    /api/v1/status                    → Status
 //	GET    /api/v1/id                        → Hello
 //
@@ -41,6 +46,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/coord"
 	"github.com/p2pshare/p2pshare/node"
 	"github.com/p2pshare/p2pshare/share"
 	"golang.org/x/sync/errgroup"
@@ -54,6 +60,8 @@ type Config struct {
 	// Node and Library are what the API acts on.
 	Node    *node.Node
 	Library *share.Library
+	// Coord is this peer's part in groups; nil: none.
+	Coord *coord.Coord
 	// Service is what this peer can do for other commands.
 	Service Service
 	// TCP opens the loopback TCP side too, on a drawn port.
@@ -175,6 +183,11 @@ func (s *Server) routes(ctx context.Context, g *errgroup.Group) http.Handler {
 	mux.HandleFunc("GET "+pathPeers, s.listPeers)
 	mux.HandleFunc("GET "+pathNeighbors, s.listNeighbors)
 	mux.HandleFunc("GET "+pathDoctor, s.examine)
+	mux.HandleFunc("GET "+pathGroups, s.listGroups)
+	mux.HandleFunc("POST "+pathGroups+"/{op}", s.changeGroup)
+	mux.HandleFunc("POST "+pathPins, s.addPin)
+	mux.HandleFunc("DELETE "+pathPins, s.removePin)
+	mux.HandleFunc("GET "+pathPins, s.listPins)
 	mux.HandleFunc("GET "+pathStatus, s.status)
 	mux.HandleFunc("GET "+pathID, s.id)
 	return mux

@@ -21,6 +21,8 @@ const (
 	pathID        = "/api/v1/id"
 	pathNeighbors = "/api/v1/neighbors"
 	pathDoctor    = "/api/v1/doctor"
+	pathGroups    = "/api/v1/groups"
+	pathPins      = "/api/v1/pins"
 )
 
 // Limits of the API.
@@ -69,6 +71,7 @@ type GetRequest struct {
 	From     peer.ID  `json:"from,omitempty"`     // only manifests signed by it
 	Path     string   `json:"path,omitempty"`     // what inside the directory
 	Peers    []string `json:"peers,omitempty"`    // to ask first, as share.ParsePeer reads them
+	Any      bool     `json:"any,omitempty"`      // don't ask groups
 	Strict   bool     `json:"strict,omitempty"`   // refuse names that only strangers vouch for
 	NoServe  bool     `json:"no_serve,omitempty"` // don't go on serving what was got
 	Detached bool     `json:"detached,omitempty"` // go on when the request's connection closes

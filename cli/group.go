@@ -1,0 +1,227 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/p2pshare/p2pshare/cli/control"
+	"github.com/p2pshare/p2pshare/coord"
+	"github.com/p2pshare/p2pshare/share"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) groupCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "group",
+		Short: "Form a group that remembers which names mean what, and what is pinned",
+		Long: `Form a group of peers that agree, by Raft, which names mean which content and
+what is pinned. The peers that vote must run: p2pshare daemon.`,
+		Example: "  p2pshare group create office\n  p2pshare group invite --role voter\n  p2pshare group join TOKEN",
+		Args:    unknownCommand,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(
+		a.groupCreateCommand(), a.groupInviteCommand(), a.groupJoinCommand(), a.groupStatusCommand(),
+		a.groupOpCommand("leave", "", "Leave the group"),
+		a.groupOpCommand("remove", "PEER", "Take a member out of the group, dead or alive"),
+		a.groupOpCommand("grant", "PEER ROLE", "Give a peer a role: admin, writer, reader or storage"),
+		a.groupOpCommand("revoke", "PEER ROLE", "Take a role back"),
+	)
+	return cmd
+}
+
+// groupFlag is the flag that says which group is meant.
+func groupFlag(cmd *cobra.Command, group *string) {
+	cmd.Flags().StringVar(group, "group", "", "the group's local `NAME`, where this peer is in several")
+}
+
+// memberFlags say what this peer brings into a group.
+func memberFlags(cmd *cobra.Command, req *control.GroupRequest, noStore *bool) {
+	cmd.Flags().StringVar(&req.Zone, "zone", "", "the `ZONE` of this peer: members of one fail together")
+	cmd.Flags().BoolVar(noStore, "no-store", false, "hold no copies")
+}
+
+func (a *app) groupCreateCommand() *cobra.Command {
+	var req control.GroupRequest
+	cmd := &cobra.Command{
+		Use:   "create NAME",
+		Short: "Make a group with this peer as its admin and first voter",
+		Long: `Make a group with this peer as its admin and first voter. It prints a recovery
+key, once, that is kept nowhere: write it down, away from the members' disks.`,
+		Args: arguments("a NAME", 1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req.Group = args[0]
+			return a.changeGroup(cmd, "create", req)
+		},
+	}
+	memberFlags(cmd, &req, &req.NoStore)
+	return cmd
+}
+
+func (a *app) groupJoinCommand() *cobra.Command {
+	var req control.GroupRequest
+	cmd := &cobra.Command{
+		Use:   "join TOKEN",
+		Short: "Join the group of an invitation",
+		Long: `Join the group of an invitation, as learner. A voter is promoted once it has
+caught up, while the votes stay odd: 1, 3 or 5.`,
+		Args: arguments("a TOKEN", 1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := coord.ParseToken(args[0]); err != nil {
+				return usageOf(cmd, "that is no invitation: %s", control.OneLine(err.Error())).WithHint("p2pshare group invite prints one")
+			}
+			req.Token = args[0]
+			return a.changeGroup(cmd, "join", req)
+		},
+	}
+	cmd.Flags().StringVar(&req.Group, "as", "", "call the group `NAME` here, instead of its own")
+	memberFlags(cmd, &req, &req.NoStore)
+	return cmd
+}
+
+func (a *app) groupInviteCommand() *cobra.Command {
+	var req control.GroupRequest
+	var ttl time.Duration
+	cmd := &cobra.Command{
+		Use:   "invite",
+		Short: "Make an invitation that works once",
+		Args:  arguments("", 0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if ttl <= 0 {
+				return usageOf(cmd, "--ttl must be more than nothing")
+			}
+			req.TTL = ttl.Seconds()
+			return a.changeGroup(cmd, "invite", req)
+		},
+	}
+	cmd.Flags().StringVar(&req.Role, "role", "voter", "what it makes of the peer that joins: a `ROLE` of voter, storage, writer, reader")
+	cmd.Flags().DurationVar(&ttl, "ttl", 24*time.Hour, "how long it works")
+	groupFlag(cmd, &req.Group)
+	return cmd
+}
+
+// groupOpCommand is a command whose arguments are those of the op: none, a peer,
+// or a peer and a role.
+func (a *app) groupOpCommand(op, args, short string) *cobra.Command {
+	var req control.GroupRequest
+	count := len(strings.Fields(args))
+	cmd := &cobra.Command{
+		Use:   strings.TrimSpace(op + " " + args),
+		Short: short,
+		Args:  arguments(strings.ReplaceAll(args, " ", " and "), count, count),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if count > 0 {
+				p, err := share.ParsePeerID(args[0])
+				if err != nil {
+					return usageOf(cmd, "%q is not a peer ID", args[0]).WithHint("p2pshare group status lists the members")
+				}
+				req.Peer = p
+			}
+			if count > 1 {
+				req.Role = args[1]
+			}
+			return a.changeGroup(cmd, op, req)
+		},
+	}
+	groupFlag(cmd, &req.Group)
+	return cmd
+}
+
+func (a *app) changeGroup(cmd *cobra.Command, op string, req control.GroupRequest) error {
+	s, err := a.settle(cmd)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := deadline(cmd.Context(), s.timeout)
+	defer cancel()
+	return a.withPeer(ctx, s, needNetwork, func(ctx context.Context, use *session) error {
+		done, err := use.ChangeGroup(ctx, op, req)
+		if isGone(err) {
+			return control.Errorf(control.CodeFailed, "the running peer stopped in the middle").
+				WithHint("p2pshare group status shows whether it was done")
+		}
+		if err != nil {
+			return err
+		}
+		a.printGroupDone(done)
+		return nil
+	})
+}
+
+func (a *app) printGroupDone(d *control.GroupDone) {
+	if a.json {
+		a.emit(d)
+		return
+	}
+	name := share.Escape(d.Group)
+	switch {
+	case d.Token != "":
+		a.say("invitation to %s as %s, until %s, once:", name, d.Role, d.Expires.Local().Format("2006-01-02 15:04"))
+		fmt.Fprintln(a.out, d.Token)
+	case d.RecoveryKey != "":
+		a.say("created    %s  %s", name, d.ID)
+		a.say("recovery   %s", d.RecoveryKey)
+		a.note("the recovery key is kept nowhere: write it down, away from the members' disks")
+	case d.Role != "":
+		a.say("%-9s  %s  %s", d.Did, d.Role, d.Peer)
+	case d.Peer != "":
+		a.say("%-9s  %s", d.Did, d.Peer)
+	default:
+		a.say("%-9s  %s  %s", d.Did, name, d.ID)
+	}
+}
+
+func (a *app) groupStatusCommand() *cobra.Command {
+	var group string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show each group: who leads, who is up, how many may fail",
+		Args:  arguments("", 0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := a.settle(cmd)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := deadline(cmd.Context(), s.timeout)
+			defer cancel()
+			return a.withPeer(ctx, s, needNetwork, func(ctx context.Context, use *session) error {
+				return printLines(a, use.Groups(ctx, group), groupText)
+			})
+		},
+	}
+	groupFlag(cmd, &group)
+	return cmd
+}
+
+// groupText is a group for people, in several lines.
+func groupText(g control.GroupStatus) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s  %s", share.Escape(g.Group), g.ID[:min(8, len(g.ID))])
+	if g.Problem != "" {
+		fmt.Fprintf(&b, "  %s", g.Problem)
+		return b.String()
+	}
+	leader := "no leader"
+	if g.Leader != "" {
+		leader = "leader " + share.Escape(string(g.Leader))
+	}
+	fmt.Fprintf(&b, "  %s, term %d, index %d\n", leader, g.Term, g.Index)
+	fmt.Fprintf(&b, "  %s, %s; %d of %s up, %d more may fail", plural(g.Names, "name"), plural(g.Pins, "pin"),
+		g.VotersUp, plural(g.Voters, "voter"), g.CanLose)
+	for _, m := range g.Members {
+		state := "up"
+		switch {
+		case !m.Up:
+			state = "down"
+		case m.Lag > 0:
+			state = fmt.Sprintf("up, %d behind", m.Lag)
+		}
+		if m.Self {
+			state += ", this peer"
+		}
+		fmt.Fprintf(&b, "\n  %s  %-7s  %s  (%s)", share.Escape(string(m.Peer)), m.Vote, m.Roles, state)
+	}
+	return b.String()
+}
