@@ -93,6 +93,7 @@ type conn struct {
 	nonce  nonce         // the member's
 	ended  chan struct{} // closed when the stream has ended
 	tag    atomic.Uint64
+	heard  atomic.Uint64 // answers read
 
 	writing sync.Mutex // held while a line is written
 
@@ -122,6 +123,7 @@ func (c *conn) ask(ctx context.Context, r request) (answer, error) {
 		defer c.mu.Unlock()
 		delete(c.waiting, r.Tag)
 	}()
+	heard := c.heard.Load()
 	if err := c.write(r); err != nil {
 		return answer{}, err
 	}
@@ -131,6 +133,9 @@ func (c *conn) ask(ctx context.Context, r request) (answer, error) {
 	case <-c.ended:
 		return answer{}, errLost
 	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) && c.heard.Load() == heard {
+			c.stream.Reset() // silent all the while: the next request tries another one
+		}
 		return answer{}, ctx.Err()
 	}
 }
@@ -162,6 +167,7 @@ func (c *conn) read() {
 		if node.DecodeStrict(line, &a) != nil {
 			return
 		}
+		c.heard.Add(1)
 		c.mu.Lock()
 		w := c.waiting[a.Tag]
 		delete(c.waiting, a.Tag)

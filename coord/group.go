@@ -21,6 +21,7 @@ import (
 
 const (
 	watchEvery  = 500 * time.Millisecond // a look at who is a member
+	tellEvery   = time.Minute            // a look at this member's own addresses
 	rejoinEvery = time.Second            // a member without a log asks again
 	// quorumWait is how long a group may be without a leader before its members
 	// say that there is no quorum: elections take about one second, ×3 in a WAN.
@@ -248,6 +249,7 @@ func (g *Group) work(ctx context.Context, m *member) error {
 	})
 	tasks.Go(func() error { return g.watch(ctx, m) })
 	tasks.Go(func() error { return g.lead(ctx, m) })
+	tasks.Go(func() error { return g.tell(ctx, m) })
 	return tasks.Wait()
 }
 
@@ -313,6 +315,35 @@ func (g *Group) remember(m *member) error {
 	return g.change(func(f *groupFile) {
 		f.Members, f.Epoch, f.Voters, f.Founding = members, max(f.Epoch, epoch), voters, nil
 	})
+}
+
+// tell keeps the group informed of where this member is.
+func (g *Group) tell(ctx context.Context, m *member) error {
+	tick := time.NewTicker(tellEvery)
+	defer tick.Stop()
+	client := g.c.Client(g.id)
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		var known []string
+		member := false
+		m.fsm.view(func(s *pinset.State) {
+			var x pinset.Member
+			x, member = s.Member(g.c.self())
+			known = slices.Clone(x.Addrs)
+		})
+		now := g.c.addrs()
+		slices.Sort(known)
+		if !member || len(now) == 0 || slices.Equal(known, slices.Sorted(slices.Values(now))) {
+			continue
+		}
+		if _, err := client.write(ctx, request{Op: opUpdate, Addrs: now}); err != nil && ctx.Err() == nil {
+			g.log.Info("the group does not know this member's new addresses", "err", err)
+		}
+	}
 }
 
 // removal returns how this member was removed, nil while it is one.

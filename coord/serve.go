@@ -212,6 +212,10 @@ func (g *Group) forward(ctx context.Context, m *member, who asker, r request) (a
 	if who.peer != g.c.self() {
 		r.Origin = who.peer
 	}
+	// A leader that says nothing is given up, and the asker asks again: elsewhere,
+	// or the next leader. What it asked for is done once all the same.
+	ctx, cancel := context.WithTimeout(ctx, g.c.config.Timing.scale(forwardWait))
+	defer cancel()
 	a, err := g.ask(ctx, pinset.Peer(leader.String()), r)
 	if err != nil {
 		return answer{}, fmt.Errorf("%w (%w)", ErrNoLeader, err)

@@ -42,6 +42,7 @@ const (
 	groupStreams   = 1024
 	groupPerPeer   = 16
 	requestWait    = 10 * time.Second // for what a member does for one request
+	forwardWait    = 3 * time.Second  // for the leader's answer, which is passed on
 	lineWait       = 20 * time.Second // for one line to be taken by the other side
 	groupIdle      = 10 * time.Minute // without a request
 	pageMax        = 500              // pins, names or changes in an answer
