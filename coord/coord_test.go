@@ -18,7 +18,10 @@ import (
 	"github.com/p2pshare/p2pshare/node"
 	"github.com/p2pshare/p2pshare/share"
 	"github.com/p2pshare/p2pshare/share/content"
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // world is some peers on a mock network whose links can be cut.
 type world struct {

@@ -111,7 +111,7 @@ func (s *simulation) fault() {
 	if j >= i {
 		j++
 	}
-	switch s.random.IntN(7) {
+	switch s.random.IntN(9) {
 	case 0, 1:
 		s.link(i, j, false)
 	case 2:
@@ -127,6 +127,14 @@ func (s *simulation) fault() {
 	case 6:
 		if s.peers[i].down {
 			s.peers[i].start(s.t)
+		}
+	default: // the leader, of whom everything hangs
+		var groups []*Group
+		for _, p := range s.peers {
+			groups = append(groups, p.Groups()...)
+		}
+		if lead := s.leader(groups); lead >= 0 {
+			s.isolate(lead, true)
 		}
 	}
 }
