@@ -63,26 +63,23 @@ func (l Link) has(a netip.Addr) bool {
 	return slices.ContainsFunc(l.Prefixes, func(p netip.Prefix) bool { return p.Addr() == a })
 }
 
-// source is the address of family f to send from.
-func (l Link) source(f *family) netip.Addr {
+// source is the IPv4 address (IPv6 when v6 is true) to send from, invalid when the
+// link has none.
+func (l Link) source(v6 bool) netip.Addr {
 	for _, p := range l.Prefixes {
-		if p.Addr().Is4() == f.address.Is4() {
+		if p.Addr().Is6() == v6 {
 			return p.Addr()
 		}
 	}
 	return netip.Addr{}
 }
 
-func (l Link) hasFamily(f *family) bool { return l.source(f).IsValid() }
-
-func (l *Link) state(f *family) *error {
-	if f.address.Is4() {
-		return &l.join4
+func (l *Link) joinState(v6 bool) *error {
+	if v6 {
+		return &l.join6
 	}
-	return &l.join6
+	return &l.join4
 }
-
-func (l Link) joined(f *family) error { return *l.state(f) }
 
 type linkKey struct {
 	index int

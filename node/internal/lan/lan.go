@@ -237,7 +237,7 @@ func (b *Beacon) Multicast(build func(Link) []byte) error {
 	var errs []error
 	for _, l := range b.Links() {
 		for _, f := range b.families {
-			if l.joined(f) != nil {
+			if l.Joined(f.v6()) != nil {
 				continue
 			}
 			data := build(l)
@@ -320,7 +320,7 @@ func (b *Beacon) rescan() {
 	}
 	for _, gone := range before {
 		for _, f := range b.families {
-			if gone.joined(f) == nil {
+			if gone.Joined(f.v6()) == nil {
 				f.group.leave(&net.Interface{Index: gone.Index, Name: gone.Name}) // it may be gone altogether
 			}
 		}
@@ -343,9 +343,9 @@ func (b *Beacon) rescan() {
 // settle joins f's group on l, or leaves it, as l's addresses have it. A join
 // that failed is tried again at the next look.
 func (b *Beacon) settle(l *Link, f *family) {
-	state := l.state(f)
+	state := l.joinState(f.v6())
 	switch {
-	case !l.hasFamily(f):
+	case !l.source(f.v6()).IsValid():
 		if *state == nil {
 			f.group.leave(&net.Interface{Index: l.Index, Name: l.Name})
 		}

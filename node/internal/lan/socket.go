@@ -23,6 +23,8 @@ type family struct {
 	open       func(port int) (socket, error) // another of its own
 }
 
+func (f *family) v6() bool { return f.address.Is6() }
+
 // socket is a UDP socket that tells and takes the interface of each datagram.
 type socket interface {
 	read(buf []byte) (packet, error)
@@ -143,7 +145,7 @@ func (s *socket4) write(data []byte, to netip.AddrPort, link *Link) error {
 	if link != nil {
 		if controls {
 			// Without a source the kernel sends from 0.0.0.0 on loopback.
-			src := link.source(&family{address: group4})
+			src := link.source(false)
 			cm = &ipv4.ControlMessage{IfIndex: link.Index, Src: src.AsSlice()}
 		} else {
 			s.mu.Lock()
