@@ -90,8 +90,9 @@ func lanError(err error) *Error {
 	return Errorf(CodeFailed, "no local network: %s", OneLine(err.Error())).WithHint("p2pshare doctor says what to do")
 }
 
-// meetNeighbors does what it takes to know who is there: a peer that stays
-// knows, another says hello and listens.
+// meetNeighbors does what it takes to know who is there: a peer that has stayed
+// for a second knows, another listens for the rest of one, and who does not stay
+// says hello before.
 func (s *Server) meetNeighbors(ctx context.Context, probe netip.Prefix) error {
 	stays := s.cfg.Service == ServiceServing
 	if !stays {
@@ -100,11 +101,12 @@ func (s *Server) meetNeighbors(ctx context.Context, probe netip.Prefix) error {
 	if probe.IsValid() {
 		return s.cfg.Node.Probe(ctx, probe)
 	}
-	if stays {
-		return nil
+	listen := lanListen
+	if stays { // its hello was at its start
+		listen -= time.Since(s.started)
 	}
 	select {
-	case <-time.After(lanListen):
+	case <-time.After(listen):
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
