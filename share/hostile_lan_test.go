@@ -54,8 +54,8 @@ func TestLANLiarsDoNotKeepASearchFromTheDHT(t *testing.T) {
 	net := startNetwork(t, 1)
 	sharer := net[1]
 	port := lanPort(t)
-	startLANLiars(t, 33, port, handlers{metaProtocol: hang, dataProtocol: hang})
 	sharer.add(t, sharer.write(t, "talk.txt", []byte("hello")), AddOptions{})
+	startLANLiars(t, 33, port, handlers{metaProtocol: hang, dataProtocol: hang})
 	getter, _ := startPeer(t, node.Config{LANPort: port, Bootstrap: []peer.AddrInfo{net[0].AddrInfo()}})
 	start := time.Now()
 	found, err := getter.lib.Find(t.Context(), What{Name: "talk.txt"}, FindOptions{})
@@ -69,8 +69,8 @@ func TestManyLANLiarsDoNotUseUpTheSearch(t *testing.T) {
 	net := startNetwork(t, 1)
 	sharer := net[1]
 	port := lanPort(t)
-	startLANLiars(t, askedMax+1, port, handlers{metaProtocol: answerMeta([]byte(`{"end":true}` + "\n")), dataProtocol: hang})
 	sharer.add(t, sharer.write(t, "talk.txt", []byte("hello")), AddOptions{})
+	startLANLiars(t, askedMax+1, port, handlers{metaProtocol: answerMeta([]byte(`{"end":true}` + "\n")), dataProtocol: hang})
 	getter, _ := startPeer(t, node.Config{LANPort: port, Bootstrap: []peer.AddrInfo{net[0].AddrInfo()}})
 	start := time.Now()
 	found, err := getter.lib.Find(t.Context(), What{Name: "talk.txt"}, FindOptions{})
@@ -84,9 +84,9 @@ func TestASilentNeighborDoesNotHoldUpAGet(t *testing.T) {
 	net := startNetwork(t, 1)
 	sharer := net[1]
 	port := lanPort(t)
-	startLANLiars(t, 1, port, handlers{metaProtocol: hang, dataProtocol: hang})
 	data := randomBytes(2*content.GroupSize, "x")
 	s := sharer.add(t, sharer.write(t, "talk.bin", data), AddOptions{})
+	startLANLiars(t, 1, port, handlers{metaProtocol: hang, dataProtocol: hang})
 	getter, _ := startPeer(t, node.Config{LANPort: port, Bootstrap: []peer.AddrInfo{net[0].AddrInfo()}})
 	start := time.Now()
 	_, err := getter.get(t, s.ID.String(), GetOptions{})
@@ -100,9 +100,9 @@ func TestManyLANLiarsDoNotUseUpAGet(t *testing.T) {
 	net := startNetwork(t, 1)
 	sharer := net[1]
 	port := lanPort(t)
-	startLANLiars(t, triedMax+1, port, handlers{}) // no protocol: dropped at once
 	data := randomBytes(2*content.GroupSize, "x")
 	s := sharer.add(t, sharer.write(t, "talk.bin", data), AddOptions{})
+	startLANLiars(t, triedMax+1, port, handlers{}) // no protocol: dropped at once
 	getter, _ := startPeer(t, node.Config{LANPort: port, Bootstrap: []peer.AddrInfo{net[0].AddrInfo()}})
 	start := time.Now()
 	_, err := getter.get(t, s.ID.String(), GetOptions{})
