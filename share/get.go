@@ -171,7 +171,7 @@ func (g *getting) resolve(ctx context.Context) (Candidate, error) {
 	if g.liars = liars; err != nil {
 		return Candidate{}, err
 	}
-	if len(found) > 1 {
+	if len(found) > 1 && found[0].Tier == tierStrangers { // what groups say counts, whoever has it just now
 		if found, err = g.probe(ctx, found); err != nil {
 			return Candidate{}, err
 		}
