@@ -96,6 +96,9 @@ func candidateTable(candidates []share.Candidate) string {
 }
 
 func publishers(c share.Candidate) string {
+	if c.Group != "" {
+		return "named by group " + share.Escape(c.Group)
+	}
 	switch len(c.Publishers) {
 	case 0:
 		return "claimed by nobody known"

@@ -61,10 +61,11 @@ type Candidate struct {
 	ID         content.ID `json:"id"`
 	Name       Name       `json:"name"` // as its newest manifest spells it
 	Kind       Kind       `json:"kind"`
-	Size       int64      `json:"size"`       // as its newest manifest says
-	Publishers []peer.ID  `json:"publishers"` // whose signed manifests name it
-	Tier       int        `json:"tier"`       // DESIGN's tiers of trust; 3: strangers
-	Reachable  bool       `json:"reachable"`  // somebody who holds it answered
+	Size       int64      `json:"size"`            // as its newest manifest says
+	Publishers []peer.ID  `json:"publishers"`      // whose signed manifests name it
+	Tier       int        `json:"tier"`            // DESIGN's tiers of trust; 3: strangers
+	Reachable  bool       `json:"reachable"`       // somebody who holds it answered
+	Group      string     `json:"group,omitempty"` // that names it, by local name, at tier 1
 
 	holders  []peer.AddrInfo // who answered with its manifest
 	via      node.Via        // how the first of them is reached

@@ -62,8 +62,8 @@ func (l *Library) findIndexed(ctx context.Context, w What, m *meter) ([]Candidat
 		if w.Prefix != "" && e.ID.Hex()[:min(len(w.Prefix), 64)] != w.Prefix {
 			continue
 		}
-		c := Candidate{ID: e.ID, Name: e.Name, Kind: e.Kind, Size: e.Size, Tier: tierGroups,
-			Reachable: true, holders: e.Holders, indexed: &e}
+		c := Candidate{ID: e.ID, Name: e.Name, Kind: e.Kind, Size: e.Size, Tier: tierGroups, Group: e.Group,
+			Publishers: []peer.ID{}, Reachable: true, holders: e.Holders, indexed: &e}
 		if len(found) == 0 || found[len(found)-1].ID != e.ID {
 			found = append(found, c)
 		}
