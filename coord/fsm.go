@@ -68,8 +68,8 @@ func (f *fsm) applyOne(l *raft.Log) any {
 	if f.broken != nil {
 		return f.broken
 	}
-	if l.Type != raft.LogCommand {
-		f.applied = l.Index
+	if l.Type != raft.LogCommand || l.Index <= f.state.Index() { // nothing for the state, or taken in by catchUp
+		f.applied = max(f.applied, l.Index)
 		return nil
 	}
 	result, err := f.state.Apply(l.Index, l.Data)
@@ -81,8 +81,30 @@ func (f *fsm) applyOne(l *raft.Log) any {
 		close(f.failed)
 		return f.broken
 	}
-	f.applied = l.Index
+	f.applied = max(f.applied, l.Index)
 	return result
+}
+
+// catchUp applies what a log is known to have committed. After a restart Raft
+// knows nothing to be committed until it hears from a leader, and a member without
+// a quorum would have nothing to tell. (Raft's own RestoreCommittedLogs, in v1.8.0,
+// passes over the configurations among them.) Raft may apply the same entries at
+// the same time, and applies them again: each counts once.
+func (f *fsm) catchUp(log raft.LogStore, committed uint64) error {
+	first, err := log.FirstIndex()
+	if err != nil || first == 0 {
+		return err
+	}
+	var next uint64
+	f.view(func(s *pinset.State) { next = max(first, s.Index()+1) })
+	for ; next <= committed; next++ {
+		var l raft.Log
+		if err := log.GetLog(next, &l); err != nil {
+			return err
+		}
+		f.Apply(&l)
+	}
+	return nil
 }
 
 // changesMembers looks at a command's second byte: see pinset, "Commands".

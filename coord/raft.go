@@ -124,7 +124,13 @@ func openMember(c memberConfig) (*member, error) {
 	if err == nil {
 		m.raft, err = raft.NewRaft(config, m.fsm, log, stableStore{log}, snapshots, m.transport)
 	}
+	if err == nil {
+		err = m.fsm.catchUp(log, log.Committed())
+	}
 	if err != nil {
+		if m.raft != nil {
+			err = errors.Join(err, m.raft.Shutdown().Error())
+		}
 		return nil, errors.Join(err, m.transport.Close(), c.layer.Close(), log.Close())
 	}
 	return m, nil
