@@ -108,10 +108,13 @@ func TestWantFindsWhoHasIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	digest := sha256.Sum256([]byte("talk.mp4"))
-	var asker peer.ID
+	askers := make(chan peer.ID, 16)
 	has := onLAN(t, port, Config{}, func(n *Node) {
 		n.HandleWant(func(p peer.ID, prefix []byte) bool {
-			asker = p
+			select {
+			case askers <- p:
+			default:
+			}
 			return string(prefix) == string(digest[:8])
 		})
 	})
@@ -128,7 +131,7 @@ func TestWantFindsWhoHasIt(t *testing.T) {
 	if ctx.Err() != nil {
 		t.Fatal("nobody answered")
 	}
-	if asker != visitor.ID() {
+	if asker := <-askers; asker != visitor.ID() {
 		t.Errorf("asked by %s, want %s", asker, visitor.ID())
 	}
 	if got := has.Neighbors(); slices.ContainsFunc(got, func(n Neighbor) bool { return n.ID == visitor.ID() }) {
