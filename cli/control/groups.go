@@ -430,25 +430,32 @@ func (s *Server) listPins(w http.ResponseWriter, r *http.Request) {
 	stale, _ := strconv.ParseBool(r.URL.Query().Get("stale"))
 	fresh, _ := strconv.ParseBool(r.URL.Query().Get("fresh"))
 	out := newStream(w, r, contentTypeLines)
-	err = s.sendPins(r.Context(), c.Client(g.ID()), coord.ReadOptions{Stale: stale}, out)
-	if !stale && !fresh && coord.Unavailable(err) {
-		err = s.sendPins(r.Context(), c.Client(g.ID()), coord.ReadOptions{Stale: true}, out)
+	sent, err := sendPins(r.Context(), c.Client(g.ID()), coord.ReadOptions{Stale: stale}, out)
+	if !sent && !stale && !fresh && coord.Unavailable(err) {
+		_, err = sendPins(r.Context(), c.Client(g.ID()), coord.ReadOptions{Stale: true}, out)
 	}
 	if err != nil {
 		out.fail(ErrorOf(err))
 	}
 }
 
-// sendPins lists the pins. An error comes before the first line, or ends it.
-func (s *Server) sendPins(ctx context.Context, cl *coord.Client, o coord.ReadOptions, out *stream) error {
-	if !o.Stale {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, 4*time.Second)
-		defer cancel()
-	}
+// pinsWait bounds the first page of a fresh list: an election takes a second. The
+// list itself may be long.
+const pinsWait = 4 * time.Second
+
+// sendPins lists the pins, and reports whether any line was sent.
+func sendPins(ctx context.Context, cl *coord.Client, o coord.ReadOptions, out *stream) (sent bool, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	first := time.AfterFunc(pinsWait, func() { cancel(context.DeadlineExceeded) })
+	defer first.Stop()
 	for p, err := range cl.Pins(ctx, o) {
+		first.Stop()
 		if err != nil {
-			return fmt.Errorf("list pins: %w", err)
+			if cause := context.Cause(ctx); errors.Is(err, context.Canceled) && cause != nil {
+				err = cause
+			}
+			return sent, fmt.Errorf("list pins: %w", err)
 		}
 		line := PinLine{ID: p.ID, Kind: share.Kind(p.Kind.String()), Size: p.Size, Replicas: p.Replicas, State: "pinned",
 			Copies: []struct{}{}, By: p.By, Index: p.Index, Stale: o.Stale}
@@ -460,9 +467,10 @@ func (s *Server) sendPins(ctx context.Context, cl *coord.Client, o coord.ReadOpt
 		}
 		for _, line.Name = range p.Names {
 			if err := out.sendLine(line); err != nil {
-				return err
+				return sent, err
 			}
+			sent = true
 		}
 	}
-	return nil
+	return sent, nil
 }
