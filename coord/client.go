@@ -25,7 +25,8 @@ type link struct {
 // links are the open streams of requests. A stream is opened by the first request
 // and kept for the next ones.
 type links struct {
-	node *node.Node
+	node  *node.Node
+	learn func(GroupID, *RefusedError) // told why a member does not let this one in
 
 	mu     sync.Mutex
 	open   map[link]*conn // guarded by mu
@@ -34,8 +35,8 @@ type links struct {
 }
 
 // ask sends one request on the link, and waits for the answer.
-func (l *links) ask(ctx context.Context, k link, to peer.AddrInfo, epoch uint64, r request) (answer, error) {
-	c, err := l.conn(ctx, k, to, opening{Group: k.group, Epoch: epoch})
+func (l *links) ask(ctx context.Context, k link, to peer.AddrInfo, o opening, r request) (answer, error) {
+	c, err := l.conn(ctx, k, to, o)
 	if err != nil {
 		return answer{}, err
 	}
@@ -50,6 +51,9 @@ func (l *links) conn(ctx context.Context, k link, to peer.AddrInfo, o opening) (
 		return c, nil
 	}
 	s, a, err := dialGroup(ctx, l.node, to, groupProtocol, o)
+	if refused := (*RefusedError)(nil); errors.As(err, &refused) {
+		l.learn(k.group, refused)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -74,6 +78,17 @@ func (l *links) conn(ctx context.Context, k link, to peer.AddrInfo, o opening) (
 		}
 	})
 	return c, nil
+}
+
+// drop ends the streams of a group: what they were let in as is over.
+func (l *links) drop(group GroupID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for k, c := range l.open {
+		if k.group == group {
+			c.stream.Reset()
+		}
+	}
 }
 
 // close ends all streams and waits for their readers.
@@ -211,6 +226,11 @@ func (cl *Client) call(ctx context.Context, r request) (answer, error) {
 		ctx, cancel = context.WithTimeout(ctx, callWait)
 		defer cancel()
 	}
+	if g, err := cl.c.group(cl.group); err == nil {
+		if why := g.known().parked(); why != nil {
+			return answer{}, why
+		}
+	}
 	for {
 		a, err := cl.round(ctx, r)
 		if !errors.Is(err, ErrNoLeader) {
@@ -226,12 +246,12 @@ func (cl *Client) call(ctx context.Context, r request) (answer, error) {
 
 // round asks each member once, until one answers.
 func (cl *Client) round(ctx context.Context, r request) (answer, error) {
-	targets, epoch := cl.targets()
+	targets, o := cl.targets()
 	var errs []error
 	for hops := 0; len(targets) > 0 && ctx.Err() == nil; {
 		to := targets[0]
 		targets = targets[1:]
-		a, err := cl.one(ctx, to, epoch, r)
+		a, err := cl.one(ctx, to, o, r)
 		if err == nil && a.Error == wordNotLeader && hops < hopsMax {
 			if leader, bad := (knownMember{a.Leader, a.Addrs}).info(); bad == nil {
 				hops++
@@ -263,22 +283,22 @@ func isAnswer(err error) bool {
 	return errors.As(err, &a)
 }
 
-// targets are whom to ask, in this order.
-func (cl *Client) targets() ([]peer.AddrInfo, uint64) {
+// targets are whom to ask, in this order, and how.
+func (cl *Client) targets() ([]peer.AddrInfo, opening) {
 	g, err := cl.c.group(cl.group)
 	if err != nil {
-		return cl.via, cl.epoch
+		return cl.via, opening{Group: cl.group, Epoch: cl.epoch}
 	}
 	var list []peer.AddrInfo
 	if _, err := g.running(); err == nil {
 		list = append(list, peer.AddrInfo{ID: cl.c.node.ID()})
 	}
-	return append(list, g.members()...), g.epoch()
+	return append(list, g.members()...), g.opening()
 }
 
-func (cl *Client) one(ctx context.Context, to peer.AddrInfo, epoch uint64, r request) (answer, error) {
+func (cl *Client) one(ctx context.Context, to peer.AddrInfo, o opening, r request) (answer, error) {
 	if to.ID != cl.c.node.ID() {
-		return cl.c.links.ask(ctx, link{cl.group, to.ID}, to, epoch, r)
+		return cl.c.links.ask(ctx, link{cl.group, to.ID}, to, o, r)
 	}
 	g, err := cl.c.group(cl.group)
 	if err != nil {

@@ -23,8 +23,11 @@
 //	{"ok":true,"epoch":1,"nonce":"<32 hex>"}  or  {"error":"why","message":"for people", …}
 //
 // error is one of the words of Refusal. A removed member is told by whom ("by") and
-// at which log index ("index"); an opener of an epoch that is over, which is the
-// present one ("epoch"). Who has an invitation adds "join":true.
+// at which log index ("index"). Who has an invitation adds "join":true. From the
+// second epoch on a member adds "record":"<64 hex>", the BLAKE3 of the envelope that
+// began it. Who is or was a member and comes with another epoch, or another record,
+// is refused and shown those envelopes ("records"), oldest first: see epoch.go for
+// what it makes of them. The answer takes at most 1 MiB then.
 //
 // # /p2pshare/raft/1
 //
@@ -62,7 +65,6 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/p2pshare/p2pshare/coord/internal/pinset"
-	"github.com/p2pshare/p2pshare/coord/internal/raftlog"
 	"github.com/p2pshare/p2pshare/node"
 	"golang.org/x/sync/errgroup"
 )
@@ -114,6 +116,11 @@ func Open(n *node.Node, config Config) (*Coord, error) {
 	c := &Coord{node: n, config: config, dir: filepath.Join(config.Dir, groupsDir), log: config.Log,
 		links: links{node: n, open: map[link]*conn{}}, added: make(chan struct{}, 1),
 		groups: map[GroupID]*Group{}, runs: map[GroupID]bool{}}
+	c.links.learn = func(id GroupID, e *RefusedError) {
+		if g, err := c.group(id); err == nil {
+			g.learn(e)
+		}
+	}
 	c.streams, c.closeStreams = context.WithCancel(context.Background())
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
@@ -279,7 +286,7 @@ func (c *Coord) checkName(name string) error {
 	if name == "" || len(name) > pinset.NameBytesMax || strings.ContainsAny(name, "/@\\") {
 		return fmt.Errorf("group name %.80q: want 1 to %d bytes without /, \\ and @", name, pinset.NameBytesMax)
 	}
-	if g, err := c.Find(name); err == nil && g.known().Removed == nil {
+	if g, err := c.Find(name); err == nil && g.known().parked() == nil {
 		return fmt.Errorf("there is a group called %q already: %w", name, ErrExists)
 	}
 	return nil
@@ -298,7 +305,6 @@ func (c *Coord) add(f groupFile) (*Group, error) {
 	g := newGroup(c, dir, f)
 	c.mu.Lock()
 	c.groups[f.ID] = g
-	delete(c.runs, f.ID) // one that was removed has ended, and keeps to itself
 	c.mu.Unlock()
 	select {
 	case c.added <- struct{}{}:
@@ -341,35 +347,57 @@ func (c *Coord) Join(ctx context.Context, t Token, name string, o MemberOptions)
 	if err := c.checkName(name); err != nil {
 		return nil, err
 	}
-	if g, err := c.group(t.Group); err == nil && g.known().Removed == nil {
+	if g, err := c.group(t.Group); err == nil && g.known().parked() == nil {
 		return nil, fmt.Errorf("this peer is in the group, as %q: %w", g.Name(), ErrExists)
 	}
 	a, err := c.askToJoin(ctx, t, o)
 	if err != nil {
 		return nil, err
 	}
-	f := groupFile{ID: t.Group, Name: name, Record: *a.Record, Epoch: t.Epoch}
+	if t.Epoch != uint64(len(a.Epochs))+1 {
+		return nil, fmt.Errorf("join group %s: the invitation is of epoch %d, and the member's answer has %d", t.Group.Short(), t.Epoch, len(a.Epochs)+1)
+	}
+	f := groupFile{ID: t.Group, Name: name, Record: *a.Record, Epoch: t.Epoch, Epochs: a.Epochs}
 	for _, m := range a.Members {
 		f.Members = append(f.Members, knownMember{m.Peer, m.Addrs})
+		if m.Roles.Has(RoleAdmin) {
+			f.Admins = append(f.Admins, m.Peer)
+		}
 	}
-	return c.addAgain(ctx, f)
-}
-
-// addAgain adds a group. What is left of an earlier membership goes.
-func (c *Coord) addAgain(ctx context.Context, f groupFile) (*Group, error) {
-	old, err := c.group(f.ID)
-	if err != nil {
-		return c.add(f)
-	}
-	select {
-	case <-old.parked:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	if err := errors.Join(raftlog.Wipe(old.dir, raftlog.Rejoin{Reason: "it was removed"}), raftlog.ClearRejoin(old.dir)); err != nil {
-		return nil, err
+	if _, err := c.group(f.ID); err == nil {
+		if err := c.forget(ctx, f.ID); err != nil {
+			return nil, err
+		}
 	}
 	return c.add(f)
+}
+
+// forget removes a parked membership with all that is left of it.
+func (c *Coord) forget(ctx context.Context, id GroupID) error {
+	g, err := c.group(id)
+	if err != nil {
+		return err
+	}
+	if g.known().parked() == nil {
+		return fmt.Errorf("this peer takes part in the group: %w", ErrExists)
+	}
+	c.mu.Lock()
+	runs := c.runs[id]
+	delete(c.groups, id)
+	c.mu.Unlock()
+	g.end()
+	if runs {
+		select {
+		case <-g.ended:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	c.mu.Lock()
+	delete(c.runs, id)
+	c.mu.Unlock()
+	// group.json first: without it the directory is no group.
+	return errors.Join(os.Remove(filepath.Join(g.dir, groupFileName)), os.RemoveAll(g.dir), syncDir(c.dir))
 }
 
 // askToJoin asks the members that the token names, one after the other.

@@ -2,6 +2,7 @@ package coord
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -29,6 +30,8 @@ type world struct {
 	net   mocknet.Mocknet
 	peers []*testPeer
 	cut   map[[2]int]bool
+
+	recovery ed25519.PrivateKey // of the group that found made
 }
 
 type testPeer struct {
@@ -149,10 +152,11 @@ func (w *world) isolate(i int, cut bool) {
 // found makes a group of the first peer and has the others join as voters.
 func (w *world) found(voters int) []*Group {
 	w.t.Helper()
-	g, _, err := w.peers[0].Create(w.t.Context(), "office", MemberOptions{Capacity: 1 << 30})
+	g, key, err := w.peers[0].Create(w.t.Context(), "office", MemberOptions{Capacity: 1 << 30})
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.recovery = key
 	groups := []*Group{g}
 	for i := 1; i < voters; i++ {
 		groups = append(groups, w.join(i, AsVoter))
@@ -290,4 +294,13 @@ func TestGroupSurvivesItsLeader(t *testing.T) {
 		}
 		t.Logf("healed in %s", time.Since(healed))
 	})
+}
+
+func otherKey(t testing.TB) ed25519.PrivateKey {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }

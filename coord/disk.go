@@ -19,7 +19,7 @@ import (
 const (
 	groupsDir     = "groups"
 	groupFileName = "group.json"
-	groupFileMax  = 1 << 20
+	groupFileMax  = 4 << 20
 	groupFormat   = 1
 )
 
@@ -35,8 +35,18 @@ type groupFile struct {
 	// Members are those of the state when it was last looked at, with where they
 	// were: a new member has no state, and lets these in.
 	Members []knownMember `json:"members"`
-	// Voters are those of Raft's configuration.
+	// Voters are those of Raft's configuration, Admins those of the state.
 	Voters []pinset.Peer `json:"voters,omitempty"`
+	Admins []pinset.Peer `json:"admins,omitempty"`
+
+	// Epochs are how the epochs from the second on began. Former are the members
+	// that the last one left out, as far as this one did that.
+	Epochs []knownEpoch  `json:"epochs,omitempty"`
+	Former []knownMember `json:"former,omitempty"`
+	// Begin says that Raft's files are still those of the epoch before.
+	Begin bool `json:"begin,omitempty"`
+	// Split is there once this member has seen that one epoch began twice.
+	Split *split `json:"split,omitempty"`
 
 	// Founding is there until this member, which made the group, has founded it.
 	Founding *founding `json:"founding,omitempty"`
@@ -60,6 +70,21 @@ type founding struct {
 type removal struct {
 	By    pinset.Peer `json:"by"`
 	Index uint64      `json:"index"`
+	Epoch uint64      `json:"epoch,omitempty"` // that a recovery began without this member
+}
+
+// parked returns why the member takes no part any more, nil while it does.
+func (f groupFile) parked() error {
+	switch r := f.Removed; {
+	case f.Split != nil:
+		return f.Split.err()
+	case r == nil:
+		return nil
+	case r.Epoch > 0:
+		return fmt.Errorf("%w: %s began epoch %d of it, after a recovery, without this peer", ErrRemoved, r.By, r.Epoch)
+	default:
+		return fmt.Errorf("%w: by %s, at log index %d", ErrRemoved, r.By, r.Index)
+	}
 }
 
 func readGroupFile(dir string) (groupFile, error) {

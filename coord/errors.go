@@ -66,6 +66,8 @@ var words = map[word]error{
 	wordNoQuorum: ErrNoQuorum,
 	wordDiskFull: ErrDiskFull,
 	wordStopped:  ErrStopped,
+	wordRemoved:  ErrRemoved,
+	wordSplit:    ErrSplit,
 	wordConflict: ErrConflict,
 	wordDenied:   ErrDenied,
 	wordNotFound: ErrNotFound,
@@ -124,6 +126,10 @@ func errorAnswer(err error) answer {
 		return answer{Error: wordNoLeader, Message: err.Error()}
 	case errors.Is(err, ErrDiskFull):
 		return answer{Error: wordDiskFull, Message: err.Error()}
+	case errors.Is(err, ErrRemoved):
+		return answer{Error: wordRemoved, Message: err.Error()}
+	case errors.Is(err, ErrSplit):
+		return answer{Error: wordSplit, Message: err.Error()}
 	case errors.Is(err, ErrStopped):
 		return answer{Error: wordStopped, Message: err.Error()}
 	case errors.Is(err, pinset.ErrInvalidCommand):

@@ -36,6 +36,15 @@ var ErrNoQuorum = errors.New("the group has no quorum")
 // is starting, stopping, was removed, or waits to be let in again.
 var ErrStopped = errors.New("this member does not take part in the group just now")
 
+// ErrRemoved says that this peer was taken out of the group. Another invitation
+// lets it in again.
+var ErrRemoved = errors.New("this peer was taken out of the group")
+
+var (
+	errStarting = fmt.Errorf("%w: it is starting", ErrStopped)
+	errEnded    = fmt.Errorf("%w: it has stopped", ErrStopped)
+)
+
 // Group is this peer's membership of one group:
 //
 //	             wiped                  leader has taken the vote away
@@ -48,6 +57,9 @@ var ErrStopped = errors.New("this member does not take part in the group just no
 //	│ removed │  for good: join again with a new token
 //	└─────────┘
 //
+// A new epoch (recover.go) is begun between two lives: a member whose vote it
+// takes along works on, one that comes along begins in rejoining, one that is left
+// out is removed. A group that is split stops for good, as one that is removed.
 // Raft runs only in working. Its methods may be called concurrently.
 type Group struct {
 	c      *Coord
@@ -57,22 +69,29 @@ type Group struct {
 	client pinset.Client // of the commands that this member makes by itself
 	seq    atomic.Uint64
 	kicked chan struct{} // has room for one: who is a member may have changed
+	turned chan struct{} // has room for one: group.json says something else than it did
+	orders chan *order   // taken by Run, in all states
+	ahead  chan peer.ID  // who is in another epoch, to be asked about it
 	abrupt atomic.Bool   // a test's crash: nothing is handed over
-	parked chan struct{} // closed when this member has stopped for good, being removed
+	stop   chan struct{} // closed to end Run for good
+	ended  chan struct{} // closed when Run has ended
+
+	endOnce sync.Once
 
 	writing sync.Mutex // held by change alone, while the disk works
 
 	mu     sync.Mutex
 	file   groupFile // guarded by mu; as on disk
 	member *member   // guarded by mu; nil when Raft does not run
-	why    string    // guarded by mu: why it does not
+	why    error     // guarded by mu: why it does not
 	heard  time.Time // guarded by mu: when a leader was last known
 	told   *removal  // guarded by mu: another member says that this one was removed
 }
 
 func newGroup(c *Coord, dir string, f groupFile) *Group {
 	g := &Group{c: c, id: f.ID, dir: dir, log: c.log.With("group", f.Name), kicked: make(chan struct{}, 1),
-		parked: make(chan struct{}), file: f, why: "it is starting"}
+		turned: make(chan struct{}, 1), orders: make(chan *order), ahead: make(chan peer.ID, aheadMax),
+		stop: make(chan struct{}), ended: make(chan struct{}), file: f, why: errStarting}
 	rand.Read(g.client[:])
 	return g
 }
@@ -114,29 +133,22 @@ func (g *Group) running() (*member, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.member == nil {
-		return nil, fmt.Errorf("%w: %s", ErrStopped, g.why)
+		return nil, g.why
 	}
 	return g.member, nil
 }
 
-func (g *Group) setMember(m *member, why string) {
+func (g *Group) setMember(m *member, why error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.member, g.why = m, why
 	g.heard = time.Now() // nobody knows yet that there is no leader
 }
 
-// epoch is the latest that this member has seen.
-func (g *Group) epoch() uint64 {
-	epoch := g.known().Epoch
-	if m, err := g.running(); err == nil {
-		m.fsm.view(func(s *pinset.State) {
-			if info, founded := s.Group(); founded {
-				epoch = max(epoch, info.Epoch)
-			}
-		})
-	}
-	return epoch
+// opening is how this member presents itself.
+func (g *Group) opening() opening {
+	f := g.known()
+	return opening{Group: g.id, Epoch: f.Epoch, Record: f.record()}
 }
 
 // where returns what is known of a peer's addresses.
@@ -157,7 +169,8 @@ func (g *Group) where(p peer.ID) peer.AddrInfo {
 			}
 		})
 	}
-	for _, k := range g.known().Members {
+	f := g.known()
+	for _, k := range slices.Concat(f.Members, f.Former) {
 		if k.Peer == name {
 			add(k.Addrs)
 		}
@@ -167,17 +180,82 @@ func (g *Group) where(p peer.ID) peer.AddrInfo {
 
 // Run takes part in the group until ctx ends, and then returns nil after handing
 // leadership over if it has it. An error is fatal to the process: the log can't
-// be written, or a command can't be applied. A member whose log is damaged, or
-// whose state is not the leader's, gives its vote back and begins anew as learner.
+// be written, a command can't be applied, or the group is split (ErrSplit). A
+// member whose log is damaged, or whose state is not the leader's, gives its vote
+// back and begins anew as learner.
 func (g *Group) Run(ctx context.Context) error {
+	defer close(g.ended)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	tasks, ctx := errgroup.WithContext(ctx)
+	tasks.Go(func() error {
+		defer cancel()
+		return g.lives(ctx)
+	})
+	tasks.Go(func() error { return g.meet(ctx) })
+	tasks.Go(func() error {
+		select {
+		case <-g.stop:
+			cancel()
+		case <-ctx.Done():
+		}
+		return nil
+	})
+	return tasks.Wait()
+}
+
+// order is work on a member that must not run meanwhile.
+type order struct {
+	do   func(context.Context) error
+	done chan error // has room for one
+}
+
+func (*order) Error() string { return "the member is to stop for a while" }
+
+// command has Run stop the member, do something, and start it again.
+func (g *Group) command(ctx context.Context, do func(context.Context) error) error {
+	o := &order{do: do, done: make(chan error, 1)}
+	select {
+	case g.orders <- o:
+	case <-g.ended:
+		return ErrStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select { // whoever asked may go; what has begun is finished
+	case err := <-o.done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// end has Run return, for good.
+func (g *Group) end() { g.endOnce.Do(func() { close(g.stop) }) }
+
+// errTurned ends a life because group.json says something else now.
+var errTurned = errors.New("the member's part in the group has changed")
+
+// lives are the member's lives, one after the other.
+func (g *Group) lives(ctx context.Context) error {
 	for {
 		err := g.live(ctx)
 		var reset *resetError
-		if !errors.As(err, &reset) || ctx.Err() != nil {
-			return err
+		if errors.As(err, &reset) && ctx.Err() == nil {
+			g.log.Warn("this member begins anew, without a vote", "reason", reset.reason)
+			err = g.reset(ctx, reset)
 		}
-		g.log.Warn("this member begins anew, without a vote", "reason", reset.reason)
-		if err := g.reset(ctx, reset); err != nil {
+		var o *order
+		switch {
+		case ctx.Err() != nil:
+			return err
+		case errors.As(err, &o):
+			o.done <- o.do(ctx)
+		case errors.Is(err, errTurned):
+			if s := g.known().Split; s != nil {
+				return fmt.Errorf("group %q: %w", g.Name(), s.err())
+			}
+		case err != nil:
 			return fmt.Errorf("group %q: %w", g.Name(), err)
 		}
 	}
@@ -185,11 +263,14 @@ func (g *Group) Run(ctx context.Context) error {
 
 // live is one life of the member in one of the states above.
 func (g *Group) live(ctx context.Context) error {
-	if r := g.known().Removed; r != nil {
-		g.setMember(nil, fmt.Sprintf("%s removed it at log index %d", r.By, r.Index))
-		close(g.parked)
-		<-ctx.Done()
-		return nil
+	f := g.known()
+	if why := f.parked(); why != nil {
+		return g.park(ctx, why)
+	}
+	if f.Begin {
+		if err := g.begin(ctx); err != nil {
+			return g.damaged(err)
+		}
 	}
 	rejoin, err := raftlog.ReadRejoin(g.dir)
 	if err != nil {
@@ -202,26 +283,39 @@ func (g *Group) live(ctx context.Context) error {
 	if err != nil {
 		return g.damaged(err)
 	}
-	g.setMember(m, "")
+	g.setMember(m, nil)
 	err = g.work(ctx, m)
-	g.setMember(nil, "it has stopped")
+	g.setMember(nil, errEnded)
 	if closed := m.close(ctx.Err() != nil && err == nil && !g.abrupt.Load()); err == nil {
 		err = closed
 	}
-	switch {
-	case errors.Is(err, errDiffers):
+	if errors.Is(err, errDiffers) {
 		return &resetError{reason: err.Error(), committed: m.appliedIndex(), ask: true}
-	case errors.Is(err, errRemoved):
-		return g.live(ctx)
-	case err != nil:
-		return fmt.Errorf("group %q: %w", g.Name(), err)
 	}
-	return nil
+	return err
+}
+
+// park is the life of a member that takes no part any more.
+func (g *Group) park(ctx context.Context, why error) error {
+	g.setMember(nil, why)
+	return g.idle(ctx)
+}
+
+// idle waits for what ends a life.
+func (g *Group) idle(ctx context.Context) error {
+	select {
+	case o := <-g.orders:
+		return o
+	case <-g.turned:
+		return errTurned
+	case <-ctx.Done():
+		return nil
+	}
 }
 
 func (g *Group) open() (*member, error) {
 	layer := newStreamLayer(g.c.node)
-	layer.opening = func() opening { return opening{Group: g.id, Epoch: g.epoch()} }
+	layer.opening = g.opening
 	layer.where = g.where
 	layer.learn = g.learn
 	return openMember(memberConfig{
@@ -250,11 +344,9 @@ func (g *Group) work(ctx context.Context, m *member) error {
 	tasks.Go(func() error { return g.watch(ctx, m) })
 	tasks.Go(func() error { return g.lead(ctx, m) })
 	tasks.Go(func() error { return g.tell(ctx, m) })
+	tasks.Go(func() error { return g.idle(ctx) })
 	return tasks.Wait()
 }
-
-// errRemoved ends work when this member has been taken out of the group.
-var errRemoved = errors.New("this member was removed")
 
 // watch keeps group.json up to date, ends the streams of those who are no members
 // any more, and finds out when this member isn't.
@@ -270,7 +362,7 @@ func (g *Group) watch(ctx context.Context, m *member) error {
 		if err := g.remember(m); err != nil {
 			return err
 		}
-		m.layer.reset(func(p peer.ID) bool { return !g.admitRaft(p, opening{g.id, g.epoch(), false}).OK })
+		m.layer.reset(func(p peer.ID) bool { return !g.admitRaft(p, g.opening()).OK })
 		if r := g.removal(m); r != nil {
 			if m.leads() && m.otherVoters() {
 				// It still has to hand over; the next leader takes it out of the
@@ -281,7 +373,7 @@ func (g *Group) watch(ctx context.Context, m *member) error {
 				if err := g.change(func(f *groupFile) { f.Removed = r }); err != nil {
 					return err
 				}
-				return errRemoved
+				return errTurned
 			}
 		}
 		select {
@@ -295,12 +387,18 @@ func (g *Group) watch(ctx context.Context, m *member) error {
 // remember writes to group.json who is in the group.
 func (g *Group) remember(m *member) error {
 	var members []knownMember
+	var admins []pinset.Peer
 	var epoch uint64
 	m.fsm.view(func(s *pinset.State) {
 		info, _ := s.Group()
 		epoch = info.Epoch
 		for _, x := range s.Members() {
 			members = append(members, knownMember{x.Peer, x.Addrs})
+		}
+		for p, roles := range s.Granted() {
+			if roles.Has(pinset.RoleAdmin) {
+				admins = append(admins, p)
+			}
 		}
 	})
 	if epoch == 0 {
@@ -313,7 +411,9 @@ func (g *Group) remember(m *member) error {
 		}
 	}
 	return g.change(func(f *groupFile) {
-		f.Members, f.Epoch, f.Voters, f.Founding = members, max(f.Epoch, epoch), voters, nil
+		if f.Epoch == epoch { // and not in a later one already, which is to begin
+			f.Members, f.Admins, f.Voters, f.Founding = members, admins, voters, nil
+		}
 	})
 }
 
@@ -353,7 +453,7 @@ func (g *Group) removal(m *member) *removal {
 	applied := m.fsm.view(func(s *pinset.State) {
 		t, removed := s.Tombstone(self)
 		if _, member := s.Member(self); removed && !member {
-			r = &removal{t.By, t.Index}
+			r = &removal{By: t.By, Index: t.Index}
 		}
 	})
 	g.mu.Lock()
@@ -362,16 +462,6 @@ func (g *Group) removal(m *member) *removal {
 		return g.told
 	}
 	return r
-}
-
-// learn is told why another member does not let this one in.
-func (g *Group) learn(e *RefusedError) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if e.Why == RefusedRemoved && e.Index > 0 {
-		g.told = &removal{e.By, e.Index}
-	}
-	g.log.Info("a member refuses this one", "peer", e.Peer, "why", string(e.Why), "message", e.Message)
 }
 
 // leaderless says whether an election may be under way, or is hopeless.
@@ -394,68 +484,4 @@ func (g *Group) propose(ctx context.Context, m *member, c pinset.Command, h *pin
 	ctx, cancel := context.WithTimeout(ctx, requestWait)
 	defer cancel()
 	return m.apply(ctx, frame)
-}
-
-// admitRaft decides on a Raft stream: from a member of the state, or of Raft's
-// configuration, which one that is being removed leaves last.
-func (g *Group) admitRaft(p peer.ID, o opening) admission {
-	epoch := g.epoch()
-	if o.Epoch < epoch {
-		return overEpoch(o.Epoch, epoch)
-	}
-	m, err := g.running()
-	if err != nil {
-		return admission{Epoch: epoch, Error: RefusedStopped, Message: err.Error()}
-	}
-	from := pinset.Peer(p.String())
-	if slices.ContainsFunc(m.servers(), func(s server) bool { return s.id == from }) {
-		return admission{OK: true, Epoch: epoch}
-	}
-	a, _ := g.admitMember(m, from, epoch)
-	return a
-}
-
-// admitGroup decides on a stream of /p2pshare/group/1: from a member, from who has
-// a role, and from who says that it has a token. What each may do is decided
-// request by request.
-func (g *Group) admitGroup(p peer.ID, o opening) admission {
-	epoch := g.epoch()
-	if o.Epoch < epoch && !o.Join {
-		return overEpoch(o.Epoch, epoch)
-	}
-	m, err := g.running()
-	if err != nil {
-		return admission{Epoch: epoch, Error: RefusedStopped, Message: err.Error()}
-	}
-	from := pinset.Peer(p.String())
-	a, roles := g.admitMember(m, from, epoch)
-	if o.Join || roles != 0 {
-		a = admission{OK: true, Epoch: epoch}
-		rand.Read(a.Nonce[:])
-	}
-	return a
-}
-
-func overEpoch(was, is uint64) admission {
-	return admission{Epoch: is, Error: RefusedEpoch,
-		Message: fmt.Sprintf("the group is in epoch %d, after a recovery; epoch %d is over", is, was)}
-}
-
-// admitMember lets in members of the state, and of group.json before there is one.
-func (g *Group) admitMember(m *member, from pinset.Peer, epoch uint64) (a admission, roles pinset.Roles) {
-	a = admission{Epoch: epoch, Error: RefusedStranger, Message: "no member of the group, and has no role in it"}
-	m.fsm.view(func(s *pinset.State) {
-		_, member := s.Member(from)
-		if _, founded := s.Group(); !founded {
-			member = slices.ContainsFunc(g.known().Members, func(k knownMember) bool { return k.Peer == from })
-		}
-		roles = s.Roles(from)
-		if member {
-			a = admission{OK: true, Epoch: epoch}
-		} else if t, ok := s.Tombstone(from); ok {
-			a = admission{Epoch: epoch, Error: RefusedRemoved, By: t.By, Index: t.Index,
-				Message: fmt.Sprintf("%s removed it from the group at log index %d", t.By, t.Index)}
-		}
-	})
-	return a, roles
 }

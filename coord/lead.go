@@ -218,7 +218,7 @@ func (g *Group) ask(ctx context.Context, p pinset.Peer, r request) (answer, erro
 	if err != nil {
 		return answer{}, err
 	}
-	return g.c.links.ask(ctx, link{g.id, id}, g.where(id), g.epoch(), r)
+	return g.c.links.ask(ctx, link{g.id, id}, g.where(id), g.opening(), r)
 }
 
 // expire drops what is due.

@@ -71,10 +71,13 @@ func TestDeadMemberIsRemovedAndToldWhenItReturns(t *testing.T) {
 		if r := g.known().Removed; r.By != w.peers[0].self() || r.Index == 0 {
 			t.Errorf("removed by %s at %d, want by %s", r.By, r.Index, w.peers[0].self())
 		}
+		if _, _, err = w.peers[2].Client(id).Members(t.Context(), ReadOptions{}); !errors.Is(err, ErrRemoved) {
+			t.Errorf("request of a removed member: %v, want ErrRemoved", err)
+		}
 		var refused *RefusedError
-		_, _, err = w.peers[2].Client(id).Members(t.Context(), ReadOptions{})
+		_, _, err = dialGroup(t.Context(), w.peers[2].n, peer.AddrInfo{ID: w.peers[0].n.ID()}, groupProtocol, g.opening())
 		if !errors.As(err, &refused) || refused.Why != RefusedRemoved || refused.By != w.peers[0].self() {
-			t.Errorf("request of a removed member: %v, want that it was removed, and by whom", err)
+			t.Errorf("stream of a removed member: %v, want that it was removed, and by whom", err)
 		}
 
 		again := w.join(2, AsVoter)
@@ -117,13 +120,13 @@ func TestThoseWhoAreNoMembersAreRefusedAndToldWhy(t *testing.T) {
 			open  opening
 			want  Refusal
 		}{
-			{"stranger, Raft", string(raftProtocol), opening{g.ID(), 1, false}, RefusedStranger},
-			{"stranger who would join, Raft", string(raftProtocol), opening{g.ID(), 1, true}, RefusedStranger},
-			{"stranger", string(groupProtocol), opening{g.ID(), 1, false}, RefusedStranger},
-			{"another group", string(groupProtocol), opening{GroupID{1}, 1, false}, RefusedGroup},
-			{"another group, Raft", string(raftProtocol), opening{GroupID{1}, 1, false}, RefusedGroup},
-			{"an epoch that is over", string(groupProtocol), opening{g.ID(), 0, false}, RefusedEpoch},
-			{"an epoch that is over, Raft", string(raftProtocol), opening{g.ID(), 0, false}, RefusedEpoch},
+			{"stranger, Raft", string(raftProtocol), opening{Group: g.ID(), Epoch: 1, Join: false}, RefusedStranger},
+			{"stranger who would join, Raft", string(raftProtocol), opening{Group: g.ID(), Epoch: 1, Join: true}, RefusedStranger},
+			{"stranger", string(groupProtocol), opening{Group: g.ID(), Epoch: 1, Join: false}, RefusedStranger},
+			{"another group", string(groupProtocol), opening{Group: GroupID{1}, Epoch: 1, Join: false}, RefusedGroup},
+			{"another group, Raft", string(raftProtocol), opening{Group: GroupID{1}, Epoch: 1, Join: false}, RefusedGroup},
+			{"an epoch that is over", string(groupProtocol), opening{Group: g.ID(), Epoch: 0, Join: false}, RefusedEpoch},
+			{"an epoch that is over, Raft", string(raftProtocol), opening{Group: g.ID(), Epoch: 0, Join: false}, RefusedEpoch},
 		} {
 			proto := groupProtocol
 			if c.proto == string(raftProtocol) {

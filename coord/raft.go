@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"strconv"
 	"sync"
 	"time"
 
@@ -342,6 +343,16 @@ func (m *member) commitIndex() uint64 { return m.raft.CommitIndex() }
 
 // appliedIndex is how far this member has got, no-ops included.
 func (m *member) appliedIndex() uint64 { return m.raft.AppliedIndex() }
+
+// lastEntry returns the term and index of the log's last entry.
+func (m *member) lastEntry() (term, index uint64) {
+	stats := m.raft.Stats() // Raft has no other way to tell the term
+	number := func(key string) uint64 { n, _ := strconv.ParseUint(stats[key], 10, 64); return n }
+	if index = number("last_snapshot_index"); index > number("last_log_index") {
+		return number("last_snapshot_term"), index
+	}
+	return number("last_log_term"), number("last_log_index")
+}
 
 // leader returns who leads as far as this member knows, "" for nobody.
 func (m *member) leader() peer.ID {

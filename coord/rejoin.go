@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/p2pshare/p2pshare/coord/internal/pinset"
@@ -31,7 +30,7 @@ func (e *resetError) Error() string { return e.reason }
 func (g *Group) damaged(err error) error {
 	var d *raftlog.DamagedError
 	if !errors.As(err, &d) {
-		return fmt.Errorf("group %q: %w", g.Name(), err)
+		return err
 	}
 	return &resetError{reason: d.Error(), committed: d.Watermark}
 }
@@ -43,8 +42,10 @@ func (g *Group) reset(ctx context.Context, r *resetError) error {
 	if f.Founding != nil || slices.Equal(f.Voters, []pinset.Peer{g.c.self()}) {
 		return fmt.Errorf("%w (%s)", ErrDamaged, r.reason)
 	}
-	if r.ask && !g.askRejoin(ctx, r.committed) {
-		return ctx.Err()
+	if r.ask {
+		if err := g.askRejoin(ctx, r.committed); err != nil {
+			return err
+		}
 	}
 	return raftlog.Wipe(g.dir, raftlog.Rejoin{Reason: r.reason, Committed: r.committed})
 }
@@ -52,33 +53,31 @@ func (g *Group) reset(ctx context.Context, r *resetError) error {
 // rejoin waits, without Raft, until the leader has committed a configuration in
 // which this member has no vote. Then an empty log can do no harm.
 func (g *Group) rejoin(ctx context.Context, r raftlog.Rejoin) error {
-	g.setMember(nil, "it lost its log and waits until the leader has taken its vote away: "+r.Reason)
+	g.setMember(nil, fmt.Errorf("%w: it lost its log and waits until the leader has taken its vote away: %s", ErrStopped, r.Reason))
 	// A crash may have left a part of what Wipe removes.
 	if err := raftlog.Wipe(g.dir, r); err != nil {
 		return err
 	}
-	if !g.askRejoin(ctx, r.Committed) {
-		return nil // ctx ended
-	}
-	if err := raftlog.ClearRejoin(g.dir); err != nil {
+	if err := g.askRejoin(ctx, r.Committed); err != nil {
 		return err
 	}
-	return g.live(ctx)
+	return raftlog.ClearRejoin(g.dir)
 }
 
-// askRejoin asks the members until the leader agrees, or ctx ends.
-func (g *Group) askRejoin(ctx context.Context, committed uint64) bool {
+// askRejoin asks the members until the leader agrees, or this life ends.
+func (g *Group) askRejoin(ctx context.Context, committed uint64) error {
 	client := g.c.Client(g.id)
 	for {
 		a, err := client.call(ctx, request{Op: opRejoin, Committed: committed})
 		if err == nil && a.Index >= committed {
-			return true
+			return nil
 		}
 		g.log.Info("no leader has taken this member's vote away yet", "err", err)
-		select {
-		case <-time.After(rejoinEvery):
-		case <-ctx.Done():
-			return false
+		wait, cancel := context.WithTimeout(ctx, rejoinEvery)
+		err = g.idle(wait)
+		cancel()
+		if err != nil || ctx.Err() != nil {
+			return errors.Join(err, ctx.Err())
 		}
 	}
 }

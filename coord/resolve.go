@@ -86,7 +86,7 @@ func (cl *Client) StatusOf(ctx context.Context, p peer.ID) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	a, err := cl.one(ctx, g.where(p), g.epoch(), request{Op: opStatus})
+	a, err := cl.one(ctx, g.where(p), g.opening(), request{Op: opStatus})
 	if err == nil {
 		err = a.err()
 	}

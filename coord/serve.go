@@ -63,6 +63,10 @@ func (c *Coord) serveGroup(ctx context.Context, s network.Stream) error {
 		if err != nil {
 			return answer{Tag: r.Tag, Error: wordStopped, Message: err.Error()}
 		}
+		if g.known().Epoch != o.Epoch {
+			s.Reset() // what it was let in as is over
+			return answer{Tag: r.Tag, Error: wordStopped, Message: "a new epoch of the group has begun"}
+		}
 		return g.serve(ctx, pinset.Peer(from.String()), a.Nonce, r)
 	})
 }
@@ -327,6 +331,7 @@ func (g *Group) status(m *member, who asker) (answer, error) {
 		st.Name, st.Epoch, st.Pins, st.Names, st.Members = info.Name, info.Epoch, n.Pins, n.Names, n.Members
 	})
 	st.Applied = m.appliedIndex()
+	st.LastTerm, st.Last = m.lastEntry()
 	return answer{Status: st, Index: st.Applied, Stale: !m.leads(), Age: m.age().Milliseconds()}, err
 }
 
@@ -353,8 +358,8 @@ func (g *Group) write(ctx context.Context, m *member, who asker, r request) (ans
 	}
 	a := resultAnswer(result)
 	if r.Op == opJoin && result.Code == pinset.OK {
-		record := g.known().Record
-		a.Record = &record
+		f := g.known()
+		a.Record, a.Epochs = &f.Record, f.Epochs
 		m.fsm.view(func(s *pinset.State) {
 			for _, x := range s.Members() {
 				a.Members = append(a.Members, newMember(s, x))
@@ -400,7 +405,7 @@ func (g *Group) checkJoin(who asker, r request) error {
 	if who.forwarded {
 		return nil
 	}
-	statement := joinStatement(g.id, g.epoch(), who.peer, g.c.self(), r.Nonce, who.nonce)
+	statement := joinStatement(g.id, g.known().Epoch, who.peer, g.c.self(), r.Nonce, who.nonce)
 	if !ed25519.Verify(r.Token[:], statement, r.Signature[:]) {
 		return answered(wordUnknown, "the token's signature is wrong")
 	}

@@ -31,10 +31,11 @@ func dialGroup(ctx context.Context, n *node.Node, to peer.AddrInfo, proto protoc
 	stop := context.AfterFunc(ctx, func() { s.Reset() })
 	err = errors.Join(s.SetDeadline(time.Now().Add(openingWait)), writeLine(s, o))
 	if err == nil {
-		err = readOpening(s, &a)
+		err = readOpening(s, admissionMax, &a)
 	}
 	if err == nil && !a.OK {
-		err = &RefusedError{Why: a.Error, Message: a.Message, Peer: to.ID, Epoch: a.Epoch, By: a.By, Index: a.Index}
+		err = &RefusedError{Why: a.Error, Message: a.Message, Peer: to.ID, Epoch: a.Epoch, By: a.By, Index: a.Index,
+			records: a.Records}
 	}
 	if !stop() && err == nil {
 		err = ctx.Err()
@@ -68,7 +69,7 @@ func admit(s network.Stream, decide func(opening) admission) (opening, admission
 	if err := s.SetDeadline(time.Now().Add(openingWait)); err != nil {
 		return o, admission{}, err
 	}
-	if err := readOpening(s, &o); err != nil {
+	if err := readOpening(s, openingMax, &o); err != nil {
 		return o, admission{}, err
 	}
 	a := decide(o)

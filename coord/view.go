@@ -103,10 +103,13 @@ type Status struct {
 	Term    uint64  `json:"term"`
 	Commit  uint64  `json:"commit"`  // commit index
 	Applied uint64  `json:"applied"` // applied index
-	Voters  []Peer  `json:"voters"`  // of Raft's configuration
-	Pins    int     `json:"pins"`
-	Names   int     `json:"names"`
-	Members int     `json:"members"`
+	// The log's last entry, committed or not: its term and index.
+	LastTerm uint64 `json:"last_term"`
+	Last     uint64 `json:"last"`
+	Voters   []Peer `json:"voters"` // of Raft's configuration
+	Pins     int    `json:"pins"`
+	Names    int    `json:"names"`
+	Members  int    `json:"members"`
 }
 
 func newBinding(b pinset.Binding) Binding {

@@ -23,8 +23,9 @@ const (
 
 // Limits and deadlines of the opening.
 const (
-	openingMax  = 4 << 10
-	openingWait = 5 * time.Second
+	openingMax   = 4 << 10
+	admissionMax = 1 << 20 // of the answer: up to epochsMax records
+	openingWait  = 5 * time.Second
 )
 
 // Limits of Raft's streams, of all groups together. Raft keeps up to five to a
@@ -83,7 +84,10 @@ func ParseGroupID(s string) (GroupID, error) {
 type opening struct {
 	Group GroupID `json:"group"`
 	Epoch uint64  `json:"epoch"`
-	Join  bool    `json:"join,omitempty"` // it wants to become a member, and has a token
+	// Record is the digest of the record that began the epoch, where the opener has
+	// it: members from the second epoch on.
+	Record pinset.Digest `json:"record,omitzero"`
+	Join   bool          `json:"join,omitempty"` // it wants to become a member, and has a token
 }
 
 // Refusal is why a stream is refused.
@@ -96,6 +100,8 @@ const (
 	RefusedStranger Refusal = "stranger" // it is no member and has no role
 	RefusedRemoved  Refusal = "removed"  // it was a member
 	RefusedStopped  Refusal = "stopped"  // the member does not take part just now
+	RefusedBehind   Refusal = "behind"   // the opener's epoch is not known here
+	RefusedSplit    Refusal = "split"    // the opener's epoch began with another recovery here
 )
 
 // admission is the answer to an opening.
@@ -108,6 +114,9 @@ type admission struct {
 	Message string      `json:"message,omitempty"`
 	By      pinset.Peer `json:"by,omitempty"`    // who removed the opener
 	Index   uint64      `json:"index,omitempty"` // at which log index
+	// Records began the epochs after the first. They are shown to who is or was a
+	// member and is not of this epoch.
+	Records []node.Envelope `json:"records,omitempty"`
 }
 
 // nonce is 16 random bytes, used once.
@@ -134,6 +143,8 @@ type RefusedError struct {
 	// With RefusedRemoved: who removed this peer, and at which log index.
 	By    Peer
 	Index uint64
+
+	records []node.Envelope // admission.Records
 }
 
 func (e *RefusedError) Error() string {
@@ -223,6 +234,8 @@ const (
 	wordDiskFull  word = "disk_full"
 	wordStopped   word = "stopped" // the member does not take part just now
 	wordInternal  word = "internal"
+	wordRemoved   word = "removed" // the member was taken out of the group itself
+	wordSplit     word = "split"
 
 	// Of a command's result: the texts of pinset.Code.
 	wordConflict word = "conflict"
@@ -259,13 +272,14 @@ type answer struct {
 	Status  *Status  `json:"status,omitempty"`
 
 	Record *node.Envelope `json:"record,omitempty"` // of a join: the founding record
+	Epochs []knownEpoch   `json:"epochs,omitempty"` // of a join: how the later epochs began
 
 	More bool `json:"more,omitempty"` // there are more pins or changes
 }
 
-// readOpening reads one line of at most openingMax bytes, byte by byte: what
-// follows belongs to another reader.
-func readOpening(r io.Reader, v any) error {
+// readOpening reads one line of at most max bytes, byte by byte: what follows
+// belongs to another reader.
+func readOpening(r io.Reader, max int, v any) error {
 	var line []byte
 	var b [1]byte
 	for {
@@ -275,7 +289,7 @@ func readOpening(r io.Reader, v any) error {
 		if b[0] == '\n' {
 			return node.DecodeStrict(line, v)
 		}
-		if line = append(line, b[0]); len(line) > openingMax {
+		if line = append(line, b[0]); len(line) > max {
 			return errors.New("the opening line is too long")
 		}
 	}

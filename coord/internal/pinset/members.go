@@ -300,6 +300,11 @@ func (s *State) epoch(c *Epoch) (outcome, string) {
 			s.bury(m.Peer, &c.Header)
 		}
 	}
+	for _, t := range s.Tokens() {
+		if t.UsedBy == "" {
+			drop(s, &s.tokens, &t)
+		}
+	}
 	for _, e := range c.Members {
 		m := Member{Peer: e.Peer, By: c.By, At: c.At, Index: s.applied}
 		if old, known := s.memberOf(e.Peer); known {

@@ -388,7 +388,8 @@ type Mark struct {
 }
 
 // Epoch begins a new epoch after the quorum was lost: the group goes on with
-// Members alone, and every other member is removed.
+// Members alone, every other member is removed, and invitations that were not used
+// are void.
 //
 // By is an admin, or Signature is that of the group's recovery key over what
 // Statement returns.

@@ -1,0 +1,69 @@
+package coord
+
+import (
+	"crypto/rand"
+	"fmt"
+	"slices"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/coord/internal/pinset"
+)
+
+// admitRaft decides on a Raft stream: from a member of the state, or of Raft's
+// configuration, which one that is being removed leaves last.
+func (g *Group) admitRaft(p peer.ID, o opening) admission {
+	epoch := g.known().Epoch
+	if a, other := g.otherEpoch(p, o); other {
+		return a
+	}
+	m, err := g.running()
+	if err != nil {
+		return admission{Epoch: epoch, Error: RefusedStopped, Message: err.Error()}
+	}
+	from := pinset.Peer(p.String())
+	if slices.ContainsFunc(m.servers(), func(s server) bool { return s.id == from }) {
+		return admission{OK: true, Epoch: epoch}
+	}
+	a, _ := g.admitMember(m, from, epoch)
+	return a
+}
+
+// admitGroup decides on a stream of /p2pshare/group/1: from a member, from who has
+// a role, and from who says that it has a token. What each may do is decided
+// request by request.
+func (g *Group) admitGroup(p peer.ID, o opening) admission {
+	epoch := g.known().Epoch
+	if a, other := g.otherEpoch(p, o); other {
+		return a
+	}
+	m, err := g.running()
+	if err != nil {
+		return admission{Epoch: epoch, Error: RefusedStopped, Message: err.Error()}
+	}
+	from := pinset.Peer(p.String())
+	a, roles := g.admitMember(m, from, epoch)
+	if o.Join || roles != 0 {
+		a = admission{OK: true, Epoch: epoch}
+		rand.Read(a.Nonce[:])
+	}
+	return a
+}
+
+// admitMember lets in members of the state, and of group.json before there is one.
+func (g *Group) admitMember(m *member, from pinset.Peer, epoch uint64) (a admission, roles pinset.Roles) {
+	a = admission{Epoch: epoch, Error: RefusedStranger, Message: "no member of the group, and has no role in it"}
+	m.fsm.view(func(s *pinset.State) {
+		_, member := s.Member(from)
+		if _, founded := s.Group(); !founded {
+			member = slices.ContainsFunc(g.known().Members, func(k knownMember) bool { return k.Peer == from })
+		}
+		roles = s.Roles(from)
+		if member {
+			a = admission{OK: true, Epoch: epoch}
+		} else if t, ok := s.Tombstone(from); ok {
+			a = admission{Epoch: epoch, Error: RefusedRemoved, By: t.By, Index: t.Index,
+				Message: fmt.Sprintf("%s removed it from the group at log index %d", t.By, t.Index)}
+		}
+	})
+	return a, roles
+}
