@@ -134,6 +134,12 @@ func (f groupFile) record() (d pinset.Digest) {
 	return d
 }
 
+// has says whether a peer is in the epoch that this member is in, by its record.
+func (f groupFile) has(p pinset.Peer) bool {
+	r, err := openEpoch(f.Epochs[len(f.Epochs)-1].Record, f.ID, f.Epoch)
+	return err == nil && r.voteOf(p) != 0
+}
+
 // records are the envelopes of all epochs after the first.
 func (f groupFile) records() []node.Envelope {
 	var list []node.Envelope

@@ -172,6 +172,13 @@ func (f *fsm) view(fn func(*pinset.State)) uint64 {
 	return f.applied
 }
 
+// clone returns the state as it is, for a caller of its own.
+func (f *fsm) clone() *pinset.State {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.state.Clone()
+}
+
 // err returns why the fsm is broken, nil while it is not.
 func (f *fsm) err() error {
 	f.mu.Lock()

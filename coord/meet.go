@@ -21,6 +21,7 @@ const (
 	greetEvery = 30 * time.Second
 	greetAgain = time.Second // at the earliest, to the same peer
 	aheadMax   = 8           // peers to look at: of others there is another chance
+	greetedMax = 1000        // peers whose last greeting is remembered
 )
 
 // split is another record of an epoch that this member has seen begin.
@@ -53,6 +54,12 @@ func (g *Group) otherEpoch(p peer.ID, o opening) (a admission, other bool) {
 	default:
 		return a, false
 	}
+	if a.Error != RefusedEpoch {
+		select { // also at a stranger: a backup may have been restored there
+		case g.ahead <- p:
+		default: // it will come again
+		}
+	}
 	if !g.acquainted(f, p) {
 		return a, true
 	}
@@ -66,12 +73,6 @@ func (g *Group) otherEpoch(p peer.ID, o opening) (a admission, other bool) {
 				a.By, a.Index = t.By, t.Index
 			}
 		})
-	}
-	if a.Error != RefusedEpoch {
-		select {
-		case g.ahead <- p:
-		default: // it will come again
-		}
 	}
 	return a, true
 }
@@ -115,7 +116,10 @@ func (g *Group) meet(ctx context.Context) error {
 		}
 		for _, p := range who {
 			if time.Since(greeted[p]) >= greetAgain {
-				greeted[p] = time.Now() // no more of them than there are members
+				if len(greeted) >= greetedMax {
+					clear(greeted)
+				}
+				greeted[p] = time.Now()
 				g.greet(ctx, p)
 			}
 		}

@@ -20,15 +20,19 @@ type groupFiles struct {
 // openFiles reads the state as it is after the last entry of the log, committed or
 // not: whoever is left decides that it was. The error may be a *raftlog.DamagedError.
 func openFiles(dir string, id GroupID) (*groupFiles, error) {
-	log, snapshots, err := raftlog.Open(dir, raftlog.Config{})
-	if err != nil {
+	f := &groupFiles{}
+	if err := f.open(dir); err != nil {
 		return nil, err
 	}
-	f := &groupFiles{log: log, snapshots: snapshots, state: pinset.New()}
 	if err := f.read(id); err != nil {
-		return nil, errors.Join(err, log.Close())
+		return nil, errors.Join(err, f.close())
 	}
 	return f, nil
+}
+
+func (f *groupFiles) open(dir string) (err error) {
+	f.log, f.snapshots, err = raftlog.Open(dir, raftlog.Config{})
+	return err
 }
 
 func (f *groupFiles) read(id GroupID) error {
@@ -82,9 +86,11 @@ func (f *groupFiles) apply(c pinset.Command) error {
 	return err
 }
 
-// write makes the state a snapshot that stands for the whole log.
-func (f *groupFiles) write(c raft.Configuration) error {
+// write makes the state a snapshot that stands for the whole log, of a group with
+// one voter and no other member as far as Raft knows.
+func (f *groupFiles) write(voter pinset.Peer) error {
 	f.term = max(f.term, 1)
+	c := raft.Configuration{Servers: []raft.Server{{ID: raft.ServerID(voter), Address: raft.ServerAddress(voter)}}}
 	sink, err := f.snapshots.Create(raft.SnapshotVersionMax, f.last, f.term, c, f.last, nil)
 	if err != nil {
 		return err

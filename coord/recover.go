@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/hashicorp/raft"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/p2pshare/p2pshare/coord/internal/pinset"
@@ -177,7 +176,7 @@ func (c *Coord) Recover(ctx context.Context, id GroupID, o RecoverOptions) (epoc
 			return 0, ErrMoved
 		}
 	}
-	key, err := g.epochKey(o.Key)
+	key, err := g.known().epochKey(o.Key, c.node.Key(), c.self())
 	if err != nil {
 		return 0, err
 	}
@@ -203,25 +202,6 @@ func (g *Group) awaitLead(ctx context.Context) error {
 	}
 }
 
-// epochKey returns what signs the record of the next epoch.
-func (g *Group) epochKey(recovery ed25519.PrivateKey) (crypto.PrivKey, error) {
-	f := g.known()
-	if recovery == nil {
-		if !slices.Contains(f.Admins, g.c.self()) {
-			return nil, denied("this peer is no admin of the group: it takes the recovery key that was printed when the group was made")
-		}
-		return g.c.node.Key(), nil
-	}
-	record, err := openFounding(f.Record)
-	if err != nil {
-		return nil, err
-	}
-	if pinset.Key(recovery.Public().(ed25519.PublicKey)) != record.Recovery {
-		return nil, denied("that is not the recovery key of this group")
-	}
-	return recoveryKey(recovery)
-}
-
 // renew begins the next epoch on this member, while Raft does not run. A crash
 // leaves the old epoch, or one that begin finishes.
 func (g *Group) renew(key crypto.PrivKey, survey Survey) error {
@@ -230,32 +210,14 @@ func (g *Group) renew(key crypto.PrivKey, survey Survey) error {
 		return err
 	}
 	defer files.close()
-	f := g.known()
-	c := &pinset.Epoch{Epoch: f.Epoch + 1, State: files.state.Hash(), Members: g.survivors(survey)}
-	if !slices.Contains(f.Admins, g.c.self()) {
-		c.Admin = g.c.self()
-	}
-	e, err := sealEpoch(key, g.id, c)
+	next, err := files.renew(g.known(), key, g.survivors(survey), g.c.self())
 	if err != nil {
-		return err
-	}
-	next := f
-	r, err := next.mayBegin(e, c.Epoch, f.Admins)
-	if err != nil {
-		return err
-	}
-	if len(f.Epochs) >= epochsMax {
-		return fmt.Errorf("the group has had %d epochs, which is all it can have: make a new group", len(f.Epochs)+1)
-	}
-	next.Epochs = slices.Clone(f.Epochs)
-	next.enter(e, r)
-	if err := files.apply(r.command(e, g.recoveryPeer(), g.c.self(), time.Now().UnixMilli())); err != nil {
 		return err
 	}
 	if err := g.change(func(f *groupFile) {
 		next.Members, next.Split, next.Former = f.Members, nil, nil
 		for _, k := range slices.Concat(f.Members, f.Former) {
-			if r.voteOf(k.Peer) == 0 {
+			if !next.has(k.Peer) {
 				next.Former = append(next.Former, k)
 			}
 		}
@@ -264,14 +226,35 @@ func (g *Group) renew(key crypto.PrivKey, survey Survey) error {
 		return err
 	}
 	g.c.links.drop(g.id)
-	g.log.Warn("this member begins a new epoch of the group", "epoch", r.Epoch)
+	g.log.Warn("this member begins a new epoch of the group", "epoch", next.Epoch)
 	return g.finish(files)
 }
 
-// recoveryPeer is groupFile's, of a record that was read before.
-func (g *Group) recoveryPeer() peer.ID {
-	p, _ := g.known().recoveryPeer()
-	return p
+// renew has the state begin the next epoch with those members, of whom voter is
+// the one that votes, and returns what group.json is to say.
+func (f *groupFiles) renew(known groupFile, key crypto.PrivKey, members []pinset.EpochMember, voter pinset.Peer) (groupFile, error) {
+	if len(known.Epochs) >= epochsMax {
+		return known, fmt.Errorf("the group has had %d epochs, which is all it can have: make a new group", known.Epoch)
+	}
+	c := &pinset.Epoch{Epoch: known.Epoch + 1, State: f.state.Hash(), Members: members}
+	if !slices.Contains(known.Admins, voter) {
+		c.Admin = voter
+	}
+	e, err := sealEpoch(key, known.ID, c)
+	if err != nil {
+		return known, err
+	}
+	r, err := known.mayBegin(e, c.Epoch, known.Admins)
+	if err != nil {
+		return known, err
+	}
+	recovery, err := known.recoveryPeer()
+	if err != nil {
+		return known, err
+	}
+	known.Epochs = slices.Clone(known.Epochs)
+	known.enter(e, r)
+	return known, f.apply(r.command(e, recovery, voter, time.Now().UnixMilli()))
 }
 
 // survivors are the members of the next epoch: this one votes.
@@ -308,7 +291,11 @@ func (g *Group) begin(ctx context.Context) error {
 	}
 	defer files.close()
 	if info, _ := files.state.Group(); info.Epoch < f.Epoch {
-		if err := files.apply(r.command(e, g.recoveryPeer(), g.c.self(), time.Now().UnixMilli())); err != nil {
+		recovery, err := f.recoveryPeer()
+		if err != nil {
+			return err
+		}
+		if err := files.apply(r.command(e, recovery, g.c.self(), time.Now().UnixMilli())); err != nil {
 			return err
 		}
 	}
@@ -317,9 +304,7 @@ func (g *Group) begin(ctx context.Context) error {
 
 // finish writes the state of the new epoch, and says so in group.json.
 func (g *Group) finish(files *groupFiles) error {
-	self := raft.ServerID(g.c.self())
-	err := files.write(raft.Configuration{Servers: []raft.Server{{ID: self, Address: raft.ServerAddress(self)}}})
-	if err != nil {
+	if err := files.write(g.c.self()); err != nil {
 		return err
 	}
 	return g.change(func(f *groupFile) { f.Begin = false })
