@@ -28,6 +28,7 @@ what is pinned. The peers that vote must run: p2pshare daemon.`,
 		a.groupOpCommand("remove", "PEER", "Take a member out of the group, dead or alive"),
 		a.groupOpCommand("grant", "PEER ROLE", "Give a peer a role: admin, writer, reader or storage"),
 		a.groupOpCommand("revoke", "PEER ROLE", "Take a role back"),
+		a.groupRecoverCommand(), a.groupBackupCommand(), a.groupVerifyCommand(), a.groupRestoreCommand(),
 	)
 	return cmd
 }
@@ -157,6 +158,10 @@ func (a *app) printGroupDone(d *control.GroupDone) {
 	}
 	name := share.Escape(d.Group)
 	switch {
+	case d.Backup != nil:
+		a.say("%s", backupLine(d.Did, d.Backup))
+	case d.Epoch > 0:
+		a.say("%-9s  %s  %s, epoch %d", d.Did, name, d.ID, d.Epoch)
 	case d.Token != "":
 		a.say("invitation to %s as %s, until %s, once:", name, d.Role, d.Expires.Local().Format("2006-01-02 15:04"))
 		fmt.Fprintln(a.out, d.Token)

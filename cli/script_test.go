@@ -42,6 +42,7 @@ func TestMain(m *testing.M) {
 //	finish NAME CODE        wait for it to end by itself
 //	told NAME REGEXP        its stdout, so far or in all, matches
 //	exits CODE ARG…         run p2pshare ARG… and check its exit code
+//	until REGEXP ARG…       run p2pshare ARG… again and again until its output matches
 //	capture VAR REGEXP      set $VAR to the first group's match in stdout
 //	mkfile NAME SIZE        a file of random bytes; SIZE as 3000 or 64M
 //	same FILE FILE          both hold the same bytes
@@ -77,6 +78,7 @@ func TestScripts(t *testing.T) {
 			"finish":  cmdFinish,
 			"told":    cmdTold,
 			"exits":   cmdExits,
+			"until":   cmdUntil,
 			"capture": cmdCapture,
 			"mkfile":  cmdMkfile,
 			"same":    cmdSame,
@@ -275,6 +277,22 @@ func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if strconv.Itoa(code) != args[0] {
 		ts.Fatalf("p2pshare exited with %d, want %s", code, args[0])
+	}
+}
+
+func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until REGEXP ARG…")
+	}
+	match, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	for giveUp := time.Now().Add(processMax); ; {
+		err := ts.Exec("p2pshare", args[1:]...)
+		if output := ts.ReadFile("stdout") + ts.ReadFile("stderr"); match.MatchString(output) {
+			return
+		} else if time.Now().After(giveUp) {
+			ts.Fatalf("p2pshare %v does not print what matches %q (%v):\n%s", args[1:], args[0], err, output)
+		}
 	}
 }
 

@@ -248,6 +248,7 @@ func (cl *Client) call(ctx context.Context, r request) (answer, error) {
 func (cl *Client) round(ctx context.Context, r request) (answer, error) {
 	targets, o := cl.targets()
 	var errs []error
+	told := false // by a member, which leader to ask
 	for hops := 0; len(targets) > 0 && ctx.Err() == nil; {
 		to := targets[0]
 		targets = targets[1:]
@@ -255,6 +256,7 @@ func (cl *Client) round(ctx context.Context, r request) (answer, error) {
 		if err == nil && a.Error == wordNotLeader && hops < hopsMax {
 			if leader, bad := (knownMember{a.Leader, a.Addrs}).info(); bad == nil {
 				hops++
+				told = true
 				targets = append([]peer.AddrInfo{leader}, targets...)
 				continue
 			}
@@ -270,7 +272,13 @@ func (cl *Client) round(ctx context.Context, r request) (answer, error) {
 		case isAnswer(err) && !errors.Is(err, ErrNoQuorum) && !errors.Is(err, ErrStopped):
 			return a, err
 		}
+		if refused := (*RefusedError)(nil); errors.As(err, &refused) {
+			told = false // it is not the leader that is gone
+		}
 		errs = append(errs, fmt.Errorf("%s: %w", to.ID, err))
+	}
+	if told && ctx.Err() == nil {
+		return answer{}, ErrNoLeader // it died: the member that named it will notice
 	}
 	if err := errors.Join(append(errs, ctx.Err())...); err != nil {
 		return answer{}, err

@@ -369,10 +369,21 @@ func (c *Coord) Join(ctx context.Context, t Token, name string, o MemberOptions)
 			return nil, err
 		}
 	}
-	return c.add(f)
+	g, err := c.add(f)
+	if err != nil {
+		return nil, err
+	}
+	return g, g.await(ctx, func(*pinset.State) bool { return true })
 }
 
-// forget removes a parked membership with all that is left of it.
+// Forget removes the membership of a group that this peer takes no part in any more,
+// with all that is left of it. ErrExists if it does.
+func (c *Coord) Forget(ctx context.Context, id GroupID) error {
+	c.making.Lock()
+	defer c.making.Unlock()
+	return c.forget(ctx, id)
+}
+
 func (c *Coord) forget(ctx context.Context, id GroupID) error {
 	g, err := c.group(id)
 	if err != nil {

@@ -102,6 +102,9 @@ func (g *Group) ID() GroupID { return g.id }
 // Name returns the group's local name.
 func (g *Group) Name() string { return g.known().Name }
 
+// Epoch returns the epoch that the member is in: one more with each recovery.
+func (g *Group) Epoch() uint64 { return g.known().Epoch }
+
 // known returns what the member knows besides the state. It is not to be changed.
 func (g *Group) known() groupFile {
 	g.mu.Lock()

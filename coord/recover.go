@@ -38,6 +38,7 @@ func (s Standing) behind(o Standing) bool {
 type Survey struct {
 	Epoch   uint64        // that the group is in
 	Admin   bool          // this peer is one: it needs no recovery key
+	Split   error         // two recoveries began the epoch: ErrSplit. Members is empty then
 	Members []Standing    // this one first
 	Age     time.Duration // since this member heard from a leader; negative when it has not
 }
@@ -55,6 +56,9 @@ func (s Survey) Leader() Peer {
 // Ahead returns a voter whose log is ahead of this member's, "" if there is none
 // among those that answer.
 func (s Survey) Ahead() Peer {
+	if len(s.Members) == 0 {
+		return ""
+	}
 	best := s.Members[0]
 	for _, m := range s.Members[1:] {
 		if m.Answers && m.Vote == Voter && best.behind(m) {
@@ -76,11 +80,15 @@ func (c *Coord) Survey(ctx context.Context, id GroupID) (Survey, error) {
 	if err != nil {
 		return Survey{}, err
 	}
+	f := g.known()
+	if f.Split != nil {
+		return Survey{Epoch: f.Epoch, Admin: slices.Contains(f.Admins, c.self()), Split: f.Split.err()}, nil
+	}
 	m, err := g.running()
 	if err != nil {
 		return Survey{}, err
 	}
-	s := Survey{Epoch: g.known().Epoch, Age: m.age()}
+	s := Survey{Epoch: f.Epoch, Age: m.age()}
 	self := c.self()
 	m.fsm.view(func(state *pinset.State) {
 		s.Admin = state.Roles(self).Has(pinset.RoleAdmin)
@@ -153,7 +161,8 @@ var (
 // this member as only voter. Members that answer now, and are in no group of their
 // own, come along as learners; all others are out, and are refused and told when
 // they return. What is in this member's log counts as committed; what others have
-// committed without it is lost.
+// committed without it is lost. In a group that is split it is how a person decides
+// for this side: the others stay stopped, and can leave and join again.
 //
 // Errors: ErrHasLeader, ErrAhead, ErrMoved, ErrDenied, those of the disk, and that
 // of ctx, after which the epoch may have begun all the same.
@@ -162,11 +171,11 @@ func (c *Coord) Recover(ctx context.Context, id GroupID, o RecoverOptions) (epoc
 	if err != nil {
 		return 0, err
 	}
-	var survey Survey
-	if f := g.known(); f.Split == nil {
-		if survey, err = c.Survey(ctx, id); err != nil {
-			return 0, err
-		}
+	survey, err := c.Survey(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	if survey.Split == nil {
 		switch self := survey.Members[0]; {
 		case survey.Leader() != "":
 			return 0, ErrHasLeader

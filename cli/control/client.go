@@ -149,10 +149,18 @@ func (c *Client) Examine(ctx context.Context) iter.Seq2[Finding, error] {
 	return list[Finding](ctx, c, pathDoctor)
 }
 
-// ChangeGroup does one op on a group: create, join, invite, leave, remove, grant
-// or revoke.
+// ChangeGroup does one op on a group: create, join, invite, leave, remove, grant,
+// revoke, recover, backup or restore.
 func (c *Client) ChangeGroup(ctx context.Context, op string, req GroupRequest) (*GroupDone, error) {
 	return runStream[*GroupDone](ctx, c, http.MethodPost, pathGroups+"/"+op, req, func(Event) {}, nil)
+}
+
+// Survey tells what is left of a group.
+func (c *Client) Survey(ctx context.Context, group string) (GroupSurvey, error) {
+	for line, err := range list[GroupSurvey](ctx, c, pathGroups+"/survey?"+url.Values{"group": {group}}.Encode()) {
+		return line, err
+	}
+	return GroupSurvey{}, ErrGone
 }
 
 // Groups tells how the groups stand that the peer is in; one of them when named.

@@ -110,6 +110,12 @@ var causes = []struct {
 }{
 	{coord.ErrNoQuorum, CodeNoQuorum, "p2pshare group status shows who is missing; nothing was queued: ask again when they are back"},
 	{coord.ErrNoLeader, CodeNoQuorum, "p2pshare group status shows who is missing; nothing was queued: ask again in a moment"},
+	{coord.ErrSplit, CodeRefused, "p2pshare group recover goes on with this peer's side; p2pshare group leave gives it up"},
+	{coord.ErrRemoved, CodeRefused, "p2pshare group join TOKEN lets it in again, with a new invitation"},
+	{coord.ErrHasLeader, CodeRefused, "p2pshare group remove PEER takes a dead member out"},
+	{coord.ErrAhead, CodeRefused, "run this on that peer, or lose what it has with --force"},
+	{coord.ErrMoved, CodeRefused, "run the command again, and look at what it shows"},
+	{coord.ErrBackup, CodeIntegrity, "take another copy of it"},
 	{coord.ErrStopped, CodeNoQuorum, "this member is being brought up to date; ask again in a moment"},
 	{coord.ErrConflict, CodeRefused, "replace it with --replace"},
 	{coord.ErrDenied, CodeRefused, "an admin of the group can grant the role: p2pshare group grant PEER ROLE"},

@@ -29,6 +29,11 @@ type GroupRequest struct {
 	Capacity int64   `json:"capacity,omitempty"` // create, join: bytes for copies
 	Zone     string  `json:"zone,omitempty"`     // create, join
 	NoStore  bool    `json:"no_store,omitempty"` // create, join
+	File     string  `json:"file,omitempty"`     // backup, restore: an absolute path
+	Key      string  `json:"key,omitempty"`      // recover, restore: the recovery key
+	Force    bool    `json:"force,omitempty"`    // backup: replace the file. recover: although another log goes further
+
+	Seen *coord.Standing `json:"seen,omitempty"` // recover: what was shown of this peer's log, and agreed to
 }
 
 // GroupDone is the event that ends a GroupRequest.
@@ -41,6 +46,9 @@ type GroupDone struct {
 	Token       string    `json:"token,omitempty"`        // of an invitation: a secret
 	Expires     time.Time `json:"expires,omitzero"`       // of an invitation
 	RecoveryKey string    `json:"recovery_key,omitempty"` // of a new group: a secret, told once
+	Epoch       uint64    `json:"epoch,omitempty"`        // that a recovery or a restore began
+
+	Backup *GroupBackup `json:"backup,omitempty"`
 }
 
 // GroupStatus is one line of GET /groups.
@@ -161,6 +169,8 @@ func (s *Server) changeGroup(w http.ResponseWriter, r *http.Request) {
 func groupOp(ctx context.Context, c *coord.Coord, op string, req GroupRequest) (*GroupDone, error) {
 	member := coord.MemberOptions{Capacity: req.Capacity, Zone: req.Zone, NoStore: req.NoStore}
 	switch op {
+	case "recover", "backup", "restore":
+		return recoverOp(ctx, c, op, req)
 	case "create":
 		g, recovery, err := c.Create(ctx, req.Group, member)
 		if err != nil {
@@ -199,7 +209,11 @@ func groupOp(ctx context.Context, c *coord.Coord, op string, req GroupRequest) (
 		return done, nil
 	case "leave":
 		done.Did = "left"
-		return done, cl.Leave(ctx)
+		err := cl.Leave(ctx)
+		if errors.Is(err, coord.ErrRemoved) || errors.Is(err, coord.ErrSplit) {
+			err = c.Forget(ctx, g.ID()) // the others do not ask
+		}
+		return done, err
 	case "remove":
 		done.Did = "removed"
 		return done, cl.Remove(ctx, req.Peer)

@@ -15,6 +15,7 @@
 //	GET    /api/v1/neighbors  watch, probe   → lines: Neighbor
 //	GET    /api/v1/doctor                    → lines: Finding
 //	GET    /api/v1/groups     group          → lines: GroupStatus
+//	GET    /api/v1/groups/survey  group      → line: GroupSurvey
 //	POST   /api/v1/groups/OP  GroupRequest   → done | error
 //	POST   /api/v1/pins       PinRequest     → pinned | error
 //	DELETE /api/v1/pins       PinRequest     → unpinned | error
@@ -184,6 +185,7 @@ func (s *Server) routes(ctx context.Context, g *errgroup.Group) http.Handler {
 	mux.HandleFunc("GET "+pathNeighbors, s.listNeighbors)
 	mux.HandleFunc("GET "+pathDoctor, s.examine)
 	mux.HandleFunc("GET "+pathGroups, s.listGroups)
+	mux.HandleFunc("GET "+pathGroups+"/survey", s.surveyGroup)
 	mux.HandleFunc("POST "+pathGroups+"/{op}", s.changeGroup)
 	mux.HandleFunc("POST "+pathPins, s.addPin)
 	mux.HandleFunc("DELETE "+pathPins, s.removePin)
