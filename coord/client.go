@@ -219,7 +219,7 @@ func (c *Coord) Client(g GroupID, via ...peer.AddrInfo) *Client {
 
 // call asks members until one answers, follows to the leader, and waits out
 // elections. The error is an *AnswerError, ErrNoLeader or ErrNoQuorum when no one
-// could do it, a *RefusedError, or that nobody could be reached.
+// could do it, a *RefusedError, Group.Err's, or that nobody could be reached.
 func (cl *Client) call(ctx context.Context, r request) (answer, error) {
 	if _, bounded := ctx.Deadline(); !bounded {
 		var cancel context.CancelFunc
@@ -229,6 +229,9 @@ func (cl *Client) call(ctx context.Context, r request) (answer, error) {
 	if g, err := cl.c.group(cl.group); err == nil {
 		if why := g.known().parked(); why != nil {
 			return answer{}, why
+		}
+		if err := g.Err(); err != nil {
+			return answer{}, err // this peer knows nobody to ask
 		}
 	}
 	for {

@@ -134,7 +134,8 @@ func Open(n *node.Node, config Config) (*Coord, error) {
 }
 
 // read opens the groups that are kept. A directory without group.json is what a
-// crash while one was made leaves, and is no group.
+// crash while one was made leaves, and is no group. One that can't be read is a
+// group that does not work, and keeps nothing else from working.
 func (c *Coord) read() error {
 	entries, err := os.ReadDir(c.dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -146,16 +147,21 @@ func (c *Coord) read() error {
 			continue
 		}
 		dir := filepath.Join(c.dir, e.Name())
-		f, err := readGroupFile(dir)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
+		f, mended, err := readGroupFile(dir, id)
+		if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrUnreadable) {
 			continue
-		case err != nil:
-			return err
-		case f.ID != id || groupIDOf(f.Record) != id:
-			return fmt.Errorf("%s is of another group", filepath.Join(dir, groupFileName))
 		}
-		c.groups[id] = newGroup(c, dir, f)
+		if errors.Is(err, ErrUnreadable) {
+			f = groupFile{ID: id, Name: id.Short(), Epoch: 1}
+		} else if err != nil {
+			return err
+		}
+		if mended != nil {
+			c.log.Warn("what is known of a group is mended from its copy", "group", f.Name, "err", mended)
+		}
+		g := newGroup(c, dir, f)
+		g.damage = err
+		c.groups[id] = g
 	}
 	return err
 }
@@ -347,7 +353,7 @@ func (c *Coord) Join(ctx context.Context, t Token, name string, o MemberOptions)
 	if err := c.checkName(name); err != nil {
 		return nil, err
 	}
-	if g, err := c.group(t.Group); err == nil && g.known().parked() == nil {
+	if g, err := c.group(t.Group); err == nil && g.known().parked() == nil && !errors.Is(g.Err(), ErrUnreadable) {
 		return nil, fmt.Errorf("this peer is in the group, as %q: %w", g.Name(), ErrExists)
 	}
 	a, err := c.askToJoin(ctx, t, o)

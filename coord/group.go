@@ -60,6 +60,9 @@ var (
 // A new epoch (recover.go) is begun between two lives: a member whose vote it
 // takes along works on, one that comes along begins in rejoining, one that is left
 // out is removed. A group that is split stops for good, as one that is removed.
+//
+// Beside these is damaged, for good too: see Err.
+//
 // Raft runs only in working. Its methods may be called concurrently.
 type Group struct {
 	c      *Coord
@@ -86,6 +89,7 @@ type Group struct {
 	why    error     // guarded by mu: why it does not
 	heard  time.Time // guarded by mu: when a leader was last known
 	told   *removal  // guarded by mu: another member says that this one was removed
+	damage error     // guarded by mu: why it has stopped for good
 }
 
 func newGroup(c *Coord, dir string, f groupFile) *Group {
@@ -185,7 +189,8 @@ func (g *Group) where(p peer.ID) peer.AddrInfo {
 // leadership over if it has it. An error is fatal to the process: the log can't
 // be written, a command can't be applied, or the group is split (ErrSplit). A
 // member whose log is damaged, or whose state is not the leader's, gives its vote
-// back and begins anew as learner.
+// back and begins anew as learner; where that can't be, Run does nothing more, and
+// Err tells why.
 func (g *Group) Run(ctx context.Context) error {
 	defer close(g.ended)
 	ctx, cancel := context.WithCancel(ctx)
@@ -242,7 +247,15 @@ var errTurned = errors.New("the member's part in the group has changed")
 // lives are the member's lives, one after the other.
 func (g *Group) lives(ctx context.Context) error {
 	for {
-		err := g.live(ctx)
+		var err error
+		if why := g.Err(); why != nil {
+			g.log.Error("this member has stopped", "err", why)
+			if err = g.park(ctx, why); errors.Is(why, ErrDamaged) {
+				g.setDamage(nil) // it may have been restored: the next life finds out
+			}
+		} else {
+			err = g.live(ctx)
+		}
 		var reset *resetError
 		if errors.As(err, &reset) && ctx.Err() == nil {
 			g.log.Warn("this member begins anew, without a vote", "reason", reset.reason)
@@ -258,10 +271,26 @@ func (g *Group) lives(ctx context.Context) error {
 			if s := g.known().Split; s != nil {
 				return fmt.Errorf("group %q: %w", g.Name(), s.err())
 			}
+		case errors.Is(err, ErrDamaged):
+			g.setDamage(err)
 		case err != nil:
 			return fmt.Errorf("group %q: %w", g.Name(), err)
 		}
 	}
+}
+
+// Err returns why this member has stopped for good while the rest of the peer goes
+// on: ErrDamaged or ErrUnreadable, nil otherwise.
+func (g *Group) Err() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.damage
+}
+
+func (g *Group) setDamage(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.damage = err
 }
 
 // live is one life of the member in one of the states above.
@@ -362,7 +391,7 @@ func (g *Group) watch(ctx context.Context, m *member) error {
 			g.heard = time.Now()
 			g.mu.Unlock()
 		}
-		if err := g.remember(m); err != nil {
+		if err := g.unlessFull(g.remember(m)); err != nil {
 			return err
 		}
 		m.layer.reset(func(p peer.ID) bool { return !g.admitRaft(p, g.opening()).OK })
@@ -373,10 +402,13 @@ func (g *Group) watch(ctx context.Context, m *member) error {
 				m.transfer(ctx)
 			} else {
 				g.log.Warn("this member was removed from the group", "by", r.By, "index", r.Index)
-				if err := g.change(func(f *groupFile) { f.Removed = r }); err != nil {
+				err := g.change(func(f *groupFile) { f.Removed = r })
+				if err == nil {
+					return errTurned
+				}
+				if err := g.unlessFull(err); err != nil {
 					return err
 				}
-				return errTurned
 			}
 		}
 		select {
@@ -385,6 +417,16 @@ func (g *Group) watch(ctx context.Context, m *member) error {
 			return nil
 		}
 	}
+}
+
+// unlessFull returns the error of a change of group.json, but nil if the disk is
+// full: the next look tries again, and until then the file says what it said.
+func (g *Group) unlessFull(err error) error {
+	if err == nil || !raftlog.IsFull(err) {
+		return err
+	}
+	g.log.Warn("the disk is full: what is known of the group is not written", "err", err)
+	return nil
 }
 
 // remember writes to group.json who is in the group.

@@ -2,7 +2,6 @@ package coord
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
@@ -264,13 +263,17 @@ func TestOnlyVoterWithADamagedLogStopsAndPointsToTheBackup(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		w.peers[0].crash(t)
 		damage(t, w.peers[0].dir, "nfirst")
-		c, err := Open(w.peers[0].n, Config{Dir: w.peers[0].dir})
+		w.peers[0].start(t)
+		g, err := w.peers[0].Find("office")
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.Close()
-		if err := c.Run(context.Background()); !errors.Is(err, ErrDamaged) {
-			t.Errorf("Run = %v, want ErrDamaged", err)
+		w.eventually("it has stopped", func() bool { return errors.Is(g.Err(), ErrDamaged) })
+		if _, err := w.peers[0].Client(g.ID()).Pin(t.Context(), pinOf("second")); !errors.Is(err, ErrDamaged) {
+			t.Errorf("Pin = %v, want ErrDamaged", err)
+		}
+		if _, _, err := w.peers[0].Create(t.Context(), "other", MemberOptions{}); err != nil {
+			t.Errorf("another group beside it: %v", err)
 		}
 	})
 }

@@ -11,9 +11,16 @@ import (
 	"github.com/p2pshare/p2pshare/coord/internal/raftlog"
 )
 
-// ErrDamaged says that the log of a group's only voter is damaged: there is no
-// other member to learn from. The group has to be restored from a backup.
-var ErrDamaged = errors.New("the log of the group's only voter is damaged; `p2pshare group restore` brings back a backup")
+// Both say that what a member keeps of its group is damaged, and that this is beyond
+// what other members can mend. The member has stopped; nothing was changed.
+var (
+	// ErrDamaged is of the log of a group's only voter: there is nobody to learn
+	// from. A backup brings the group back.
+	ErrDamaged = errors.New("stopped: the log of the group's only voter is damaged")
+	// ErrUnreadable is of what a member knows of the group besides the log, in both
+	// copies. It can be removed from the group and join again.
+	ErrUnreadable = errors.New("stopped: group.json and its copy are damaged")
+)
 
 // resetError says that the member has to begin anew.
 type resetError struct {

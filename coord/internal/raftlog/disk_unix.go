@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// isFull reports whether err says that there is no space, or none for us.
-func isFull(err error) bool {
+// IsFull reports whether err says that there is no space, or none for us.
+func IsFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

@@ -207,7 +207,7 @@ func (f *segmentFile) WriteAt(b []byte, off int64) (int, error) {
 	if end := off + int64(len(b)); end > f.reserved {
 		to := max(end, f.in.size+overshoot)
 		if err := reserve(f.file, f.reserved, to); err != nil {
-			if !isFull(err) {
+			if !IsFull(err) {
 				f.in.fail(err)
 			}
 			return 0, fullOr(err)
@@ -237,7 +237,7 @@ func (f *segmentFile) Sync() error {
 
 // fullOr returns err as ErrDiskFull if it is of a full disk, and else as it is.
 func fullOr(err error) error {
-	if err != nil && isFull(err) {
+	if err != nil && IsFull(err) {
 		return fmt.Errorf("%w (%w)", ErrDiskFull, err)
 	}
 	return err
