@@ -36,7 +36,7 @@ cli/control            <- coord share share/content node
 cli/web                <-
 cli                    <- cli/control cli/web coord share share/content node
 cli/p2pshare           <- cli
-cli/e2e                <- cli cli/control share share/content node
+cli/e2e                <- cli cli/control coord share share/content node
 `
 
 // testHelpers may be imported by every test.

@@ -206,6 +206,9 @@ func groupText(g control.GroupStatus) string {
 	fmt.Fprintf(&b, "%s  %s", share.Escape(g.Group), g.ID[:min(8, len(g.ID))])
 	if g.Problem != "" {
 		fmt.Fprintf(&b, "  %s", g.Problem)
+		if g.Hint != "" {
+			fmt.Fprintf(&b, "\n  %s", g.Hint)
+		}
 		return b.String()
 	}
 	leader := "no leader"

@@ -116,6 +116,9 @@ var causes = []struct {
 	{coord.ErrAhead, CodeRefused, "run this on that peer, or lose what it has with --force"},
 	{coord.ErrMoved, CodeRefused, "run the command again, and look at what it shows"},
 	{coord.ErrBackup, CodeIntegrity, "take another copy of it"},
+	{coord.ErrDiskFull, CodeNoSpace, "free some space on the disk of the group's leader, which p2pshare group status names; nothing was written"},
+	{coord.ErrDamaged, CodeIntegrity, "p2pshare group restore FILE brings the group back from a backup"},
+	{coord.ErrUnreadable, CodeIntegrity, "have an admin of the group take this peer out (p2pshare group remove PEER) and make an invitation; then p2pshare group join TOKEN here"},
 	{coord.ErrStopped, CodeNoQuorum, "this member is being brought up to date; ask again in a moment"},
 	{coord.ErrConflict, CodeRefused, "replace it with --replace"},
 	{coord.ErrDenied, CodeRefused, "an admin of the group can grant the role: p2pshare group grant PEER ROLE"},
@@ -180,6 +183,10 @@ func ErrorOf(err error) *Error {
 				e.Message = why.Error()
 				break
 			}
+		}
+	case CodeNoSpace: // not what the log needs it for
+		if errors.Is(err, coord.ErrDiskFull) {
+			e.Message = "the disk of the group's leader is full"
 		}
 	case CodeFailed:
 		var locked *node.HomeLockedError

@@ -67,6 +67,7 @@ type GroupStatus struct {
 	Age      float64       `json:"age_s"`
 	Members  []GroupMember `json:"members"`
 	Problem  string        `json:"problem,omitempty"`
+	Hint     string        `json:"hint,omitempty"` // what to do about it
 }
 
 // GroupMember is one member of a GroupStatus.
@@ -260,6 +261,11 @@ func (s *Server) listGroups(w http.ResponseWriter, r *http.Request) {
 // groupStatus is a group as this peer and the members that answer see it.
 func (s *Server) groupStatus(ctx context.Context, c *coord.Coord, g *coord.Group) *GroupStatus {
 	line := &GroupStatus{Group: g.Name(), ID: g.ID().String(), Members: []GroupMember{}}
+	if err := g.Err(); err != nil {
+		e := ErrorOf(err)
+		line.Problem, line.Hint = e.Message, e.Hint
+		return line
+	}
 	cl := c.Client(g.ID())
 	bounded, cancel := context.WithTimeout(ctx, groupWait)
 	defer cancel()
