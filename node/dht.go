@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/ipfs/go-datastore"
@@ -124,15 +125,20 @@ func newRouting(ctx context.Context, n *Node) (_ *routing, err error) {
 // openRecordStore opens the store of provider records, values and the sweep's
 // state. kad-dht's default, a map, is scanned whole on each miss, so a server
 // needs a real one. All in it can be made again: a store that does not open is
-// put aside and begun anew.
+// put aside and begun anew, and on a full disk memory does until the next start.
 func openRecordStore(n *Node) (datastore.Batching, error) {
+	inMemory := dssync.MutexWrap(datastore.NewMapDatastore())
 	if n.home == nil || n.cfg.Role == RoleVisitor {
-		return dssync.MutexWrap(datastore.NewMapDatastore()), nil
+		return inMemory, nil
 	}
 	dir := filepath.Join(n.home.Dir(), "dht")
 	store, err := leveldb.NewDatastore(dir, nil)
 	if err == nil {
 		return store, nil
+	}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) { // nothing is broken
+		n.log.Warn("the disk is full: DHT records are kept in memory", "dir", dir, "err", err)
+		return inMemory, nil
 	}
 	n.log.Warn("DHT store does not open, beginning a new one", "dir", dir, "err", err)
 	aside := dir + ".broken"
