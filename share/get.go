@@ -465,9 +465,14 @@ func (g *getting) serves() bool {
 
 // keep enters what was got into the library, with the publisher's manifest,
 // and has it announced. key is where files of it were put before, or 0. What
-// is shared from that path already, with that content, stays as it is.
+// is shared from that path already, with that content, stays as it is. On a full
+// disk nothing is entered, which is no error of the get.
 func (g *getting) keep(c Candidate, s Share, key shareKey, rest []hashedFile) error {
 	k, err := g.enter(c, s, key, rest)
+	if errors.Is(noSpace(err), ErrNoSpace) { // the file is there, and its disk may be another one
+		g.note("the disk of the home is full: what was got is not shared on from here")
+		return nil
+	}
 	if err != nil || k == 0 {
 		return err
 	}
