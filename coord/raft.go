@@ -251,10 +251,11 @@ func await(ctx context.Context, f future) error {
 	}
 }
 
-// leadership turns Raft's errors into ours.
+// leadership turns Raft's errors into ours. One whose disk has failed is about to
+// end: what it was asked may be in its log, as with one that was deposed.
 func leadership(err error) error {
 	for _, e := range []error{raft.ErrNotLeader, raft.ErrLeadershipLost, raft.ErrLeadershipTransferInProgress,
-		raft.ErrEnqueueTimeout, raft.ErrRaftShutdown, raft.ErrAbortedByRestore} {
+		raft.ErrEnqueueTimeout, raft.ErrRaftShutdown, raft.ErrAbortedByRestore, raftlog.ErrStopped} {
 		if errors.Is(err, e) {
 			return fmt.Errorf("%w (%w)", ErrNoLeader, err)
 		}
@@ -269,7 +270,7 @@ func (m *member) apply(ctx context.Context, frame []byte) (pinset.Result, error)
 		return pinset.Result{}, errNotLeader
 	}
 	if err := m.log.Room(); err != nil {
-		return pinset.Result{}, err
+		return pinset.Result{}, leadership(err)
 	}
 	f := m.raft.Apply(frame, enqueueTimeout)
 	if err := await(ctx, f); err != nil {

@@ -224,8 +224,8 @@ func (g *Group) forward(ctx context.Context, m *member, who asker, r request) (a
 	if err != nil {
 		return answer{}, fmt.Errorf("%w (%w)", ErrNoLeader, err)
 	}
-	if a.Error == wordNotLeader {
-		return answer{}, ErrNoLeader // it has just changed
+	if a.Error == wordNotLeader || a.Error == wordStopped {
+		return answer{}, ErrNoLeader // it has just changed, or is about to
 	}
 	return a, nil
 }
