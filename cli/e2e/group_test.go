@@ -18,11 +18,22 @@ type member struct {
 
 func startMember(t *testing.T, flags ...string) *member {
 	t.Helper()
-	m := &member{peer: newPeer(t, flags...)}
+	m := newMember(t, flags...)
+	m.begin(t)
+	return m
+}
+
+func newMember(t *testing.T, flags ...string) *member {
+	t.Helper()
+	return &member{peer: newPeer(t, flags...)}
+}
+
+// begin starts the daemon for the first time.
+func (m *member) begin(t *testing.T) {
+	t.Helper()
 	m.start(t)
 	listen, _, _ := strings.Cut(m.daemon.addr(t), "/p2p/")
 	m.flags = []string{"--listen", listen, "--no-lan"} // a member comes back where it was
-	return m
 }
 
 func (m *member) start(t *testing.T) {
