@@ -96,8 +96,37 @@ func (p *ownPeer) run(ctx context.Context, fn func(context.Context) error) error
 		fnErr = fn(ctx)
 		return nil
 	})
-	err := g.Wait()
+	ended := make(chan error, 1)
+	go func() { ended <- g.Wait() }()
+	err, hangs := p.await(ended)
+	if hangs {
+		return err
+	}
 	return cmp.Or(err, fnErr, p.close())
+}
+
+// leaveMax is how long a peer whose disk has failed may take to end. What is at work
+// may hang in that disk for good, while other members wait for this one to be gone.
+const leaveMax = 500 * time.Millisecond
+
+// await returns the error with which the peer ended. If it hangs in a disk that has
+// failed it has not, but the process should.
+func (p *ownPeer) await(ended <-chan error) (err error, hangs bool) {
+	var failed <-chan error // of no group: never
+	if p.coord != nil {
+		failed = p.coord.Failed()
+	}
+	select {
+	case err := <-ended:
+		return err, false
+	case why := <-failed:
+		select {
+		case err := <-ended:
+			return err, false
+		case <-time.After(leaveMax):
+			return why, true
+		}
+	}
 }
 
 // close releases what openPeer opened, in reverse.

@@ -92,7 +92,8 @@ type Coord struct {
 	streams      context.Context
 	closeStreams context.CancelFunc
 
-	added chan struct{} // has room for one: there is a group that does not run yet
+	added  chan struct{} // has room for one: there is a group that does not run yet
+	failed chan error    // has room for one: see Failed
 
 	making sync.Mutex // held while a group is made or joined
 
@@ -114,7 +115,7 @@ func Open(n *node.Node, config Config) (*Coord, error) {
 		return nil, fmt.Errorf("coord: Config.Timing is %d, want LAN or WAN", config.Timing)
 	}
 	c := &Coord{node: n, config: config, dir: filepath.Join(config.Dir, groupsDir), log: config.Log,
-		links: links{node: n, open: map[link]*conn{}}, added: make(chan struct{}, 1),
+		links: links{node: n, open: map[link]*conn{}}, added: make(chan struct{}, 1), failed: make(chan error, 1),
 		groups: map[GroupID]*Group{}, runs: map[GroupID]bool{}}
 	c.links.learn = func(id GroupID, e *RefusedError) {
 		if g, err := c.group(id); err == nil {
@@ -183,6 +184,18 @@ func (c *Coord) Run(ctx context.Context) error {
 		}
 	})
 	return tasks.Wait()
+}
+
+// Failed returns a channel that gives, once, the error with which Run is about to end
+// because a group's log can't be written. Run waits for what is at work, which may
+// hang in that disk for good: a process need not wait for it, and may end.
+func (c *Coord) Failed() <-chan error { return c.failed }
+
+func (c *Coord) fail(err error) {
+	select {
+	case c.failed <- err:
+	default: // the first is enough
+	}
 }
 
 // idle returns the groups that do not run yet, and counts them as running.

@@ -368,7 +368,11 @@ func (g *Group) kick() {
 func (g *Group) work(ctx context.Context, m *member) error {
 	tasks, ctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error {
-		if err := m.run(ctx); err != nil || ctx.Err() != nil {
+		err := m.run(ctx)
+		if errors.Is(err, raftlog.ErrStopped) {
+			g.c.fail(fmt.Errorf("group %q: %w", g.Name(), err))
+		}
+		if err != nil || ctx.Err() != nil {
 			return err
 		}
 		return errors.New("the Raft log ended by itself")

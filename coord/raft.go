@@ -198,6 +198,9 @@ func (m *member) run(ctx context.Context) error {
 	case err = <-ended:
 		cancel()
 		return err
+	case <-m.log.Failed():
+		cancel()
+		return m.log.Err() // log.Run itself may hang in a write
 	case <-m.fsm.failed:
 		err = m.fsm.err()
 	case <-ctx.Done():
