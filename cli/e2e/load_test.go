@@ -108,13 +108,14 @@ func (l *load) pin(ctx context.Context, cl *coord.Client) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil {
-		for _, known := range []error{coord.ErrDiskFull, coord.ErrNoQuorum, coord.ErrNoLeader, context.Canceled} {
+		for _, known := range []error{coord.ErrDiskFull, coord.ErrNoQuorum, coord.ErrNoLeader, context.Canceled, context.DeadlineExceeded} {
 			if errors.Is(err, known) {
 				err = known
 				break
 			}
 		}
-		l.failed[err.Error()]++
+		text, _, _ := strings.Cut(err.Error(), "\n") // one line for each member that was asked
+		l.failed[text]++
 		return
 	}
 	l.acked = append(l.acked, name)
