@@ -408,7 +408,7 @@ func (c *Coord) forget(ctx context.Context, id GroupID) error {
 	if err != nil {
 		return err
 	}
-	if g.known().parked() == nil {
+	if g.known().parked() == nil && g.Err() == nil {
 		return fmt.Errorf("this peer takes part in the group: %w", ErrExists)
 	}
 	c.mu.Lock()

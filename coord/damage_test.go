@@ -189,6 +189,7 @@ func TestGroupFileOutlivesTheLossOfEither(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1)
 		g := w.found(1)[0]
+		w.peers[0].crash(t) // it writes no more
 		want := g.known()
 		for _, name := range []string{groupFileName, groupCopyName} {
 			path := filepath.Join(g.dir, name)
