@@ -77,7 +77,7 @@ func openCopies(path string, kind byte, room int64, c Config) (*copies, []byte, 
 	if err != nil {
 		return nil, nil, err
 	}
-	cs := &copies{WritableFile: c.faulty(filepath.Base(path), f), kind: kind, room: room}
+	cs := &copies{WritableFile: c.Faults.File(filepath.Base(path), f), kind: kind, room: room}
 	payload, err := cs.load(c)
 	if err != nil {
 		return nil, nil, errors.Join(err, cs.Close())

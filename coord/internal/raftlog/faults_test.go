@@ -26,7 +26,7 @@ type disk struct {
 
 func (d *disk) config() Config {
 	c := small
-	c.faulty = func(name string, f types.WritableFile) types.WritableFile {
+	c.Faults.File = func(name string, f types.WritableFile) types.WritableFile {
 		return &brokenFile{WritableFile: f, name: name, d: d}
 	}
 	return c

@@ -90,11 +90,19 @@ func (d *files) makeSpare() error {
 	if err != nil {
 		return err
 	}
-	err = reserve(f, 0, d.size+overshoot)
+	err = d.reserve(f, 0, d.size+overshoot)
 	if err = errors.Join(err, f.Close()); err != nil {
 		return errors.Join(err, os.Remove(name)) // half of it would keep others from what is left
 	}
 	return nil
+}
+
+// reserve allocates the bytes of f from one offset to another.
+func (d *files) reserve(f *os.File, from, to int64) error {
+	if err := d.c.Faults.Reserve(); err != nil {
+		return err
+	}
+	return reserve(f, from, to)
 }
 
 // discardSpare removes what an earlier process left: it may be short.
@@ -168,7 +176,7 @@ func (d *files) open(path string, unsynced bool) (*segmentFile, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return &segmentFile{WritableFile: d.c.faulty(filepath.Base(path), f), file: f, in: d,
+	return &segmentFile{WritableFile: d.c.Faults.File(filepath.Base(path), f), file: f, in: d,
 		reserved: info.Size(), unsynced: unsynced}, nil
 }
 
@@ -206,7 +214,7 @@ type segmentFile struct {
 func (f *segmentFile) WriteAt(b []byte, off int64) (int, error) {
 	if end := off + int64(len(b)); end > f.reserved {
 		to := max(end, f.in.size+overshoot)
-		if err := reserve(f.file, f.reserved, to); err != nil {
+		if err := f.in.reserve(f.file, f.reserved, to); err != nil {
 			if !IsFull(err) {
 				f.in.fail(err)
 			}

@@ -80,9 +80,17 @@ type Config struct {
 	// Log is told of damage that was passed over or healed; nil is silent.
 	Log *slog.Logger
 
-	// faulty wraps every file opened for writing below log/ and the watermark:
-	// tests break the disk here. name is the file's own.
-	faulty func(name string, f types.WritableFile) types.WritableFile
+	// Faults are where tests break the disk; the zero value leaves it as it is.
+	Faults Faults
+}
+
+// Faults stand between a log and its disk. A nil field does nothing.
+type Faults struct {
+	// File wraps every file opened for writing below log/ and the watermark. name
+	// is the file's own.
+	File func(name string, f types.WritableFile) types.WritableFile
+	// Reserve is called before space is taken from the disk, and fails for it.
+	Reserve func() error
 }
 
 const (
@@ -124,8 +132,11 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	if c.faulty == nil {
-		c.faulty = func(_ string, f types.WritableFile) types.WritableFile { return f }
+	if c.Faults.File == nil {
+		c.Faults.File = func(_ string, f types.WritableFile) types.WritableFile { return f }
+	}
+	if c.Faults.Reserve == nil {
+		c.Faults.Reserve = func() error { return nil }
 	}
 	return c, nil
 }
