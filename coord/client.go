@@ -25,7 +25,7 @@ type link struct {
 // links are the open streams of requests. A stream is opened by the first request
 // and kept for the next ones.
 type links struct {
-	node  *node.Node
+	node  opener
 	learn func(GroupID, *RefusedError) // told why a member does not let this one in
 
 	mu     sync.Mutex

@@ -87,6 +87,7 @@ type Coord struct {
 	dir    string
 	log    *slog.Logger
 	links  links
+	parts  parts
 	// streams ends with Close: what serves streams is started by libp2p, and not by
 	// a caller that has a context.
 	streams      context.Context
@@ -116,6 +117,7 @@ func Open(n *node.Node, config Config) (*Coord, error) {
 	}
 	c := &Coord{node: n, config: config, dir: filepath.Join(config.Dir, groupsDir), log: config.Log,
 		links: links{node: n, open: map[link]*conn{}}, added: make(chan struct{}, 1), failed: make(chan error, 1),
+		parts:  parts{carrier: newStreamCarrier, snapshotThreshold: snapshotThreshold, trailingLogs: trailingLogs},
 		groups: map[GroupID]*Group{}, runs: map[GroupID]bool{}}
 	c.links.learn = func(id GroupID, e *RefusedError) {
 		if g, err := c.group(id); err == nil {
@@ -469,7 +471,7 @@ func (c *Coord) askToJoin(ctx context.Context, t Token, o MemberOptions) (answer
 func (c *Coord) joinAt(ctx context.Context, t Token, to peer.AddrInfo, r request) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, callWait)
 	defer cancel()
-	s, a, err := dialGroup(ctx, c.node, to, groupProtocol, opening{Group: t.Group, Epoch: t.Epoch, Join: true})
+	s, a, err := dialGroup(ctx, c.links.node, to, groupProtocol, opening{Group: t.Group, Epoch: t.Epoch, Join: true})
 	if err != nil {
 		return answer{}, err
 	}

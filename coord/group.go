@@ -346,13 +346,9 @@ func (g *Group) idle(ctx context.Context) error {
 }
 
 func (g *Group) open() (*member, error) {
-	layer := newStreamLayer(g.c.node)
-	layer.opening = g.opening
-	layer.where = g.where
-	layer.learn = g.learn
 	return openMember(memberConfig{
-		group: g.id, dir: g.dir, node: g.c.node, timing: g.c.config.Timing, log: g.log,
-		bootstrap: g.known().Founding != nil, layer: layer, kick: g.kick,
+		group: g.id, dir: g.dir, timing: g.c.config.Timing, log: g.log, kick: g.kick,
+		bootstrap: g.known().Founding != nil, carrier: g.c.parts.carrier(g), parts: g.c.parts,
 	})
 }
 
@@ -398,7 +394,7 @@ func (g *Group) watch(ctx context.Context, m *member) error {
 		if err := g.unlessFull(g.remember(m)); err != nil {
 			return err
 		}
-		m.layer.reset(func(p peer.ID) bool { return !g.admitRaft(p, g.opening()).OK })
+		m.carrier.reset(func(p peer.ID) bool { return !g.admitRaft(p, g.opening()).OK })
 		if r := g.removal(m); r != nil {
 			if m.leads() && m.otherVoters() {
 				// It still has to hand over; the next leader takes it out of the

@@ -14,7 +14,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/p2pshare/p2pshare/coord/internal/pinset"
 	"github.com/p2pshare/p2pshare/coord/internal/raftlog"
-	"github.com/p2pshare/p2pshare/node"
 )
 
 // Timing is how patient a group's members are with one another.
@@ -80,12 +79,11 @@ type server struct {
 // member is one run of Raft on a group's directory. It is opened and closed once;
 // another run is another member.
 type member struct {
-	raft      *raft.Raft
-	log       *raftlog.Log
-	fsm       *fsm
-	layer     *streamLayer
-	transport *raft.NetworkTransport
-	timing    Timing
+	raft    *raft.Raft
+	log     *raftlog.Log
+	fsm     *fsm
+	carrier carrier
+	timing  Timing
 
 	fenceMu   sync.Mutex // guards the next, and is held while a barrier is under way
 	fenceTerm uint64     // the term in which a barrier has been applied here
@@ -98,32 +96,39 @@ type member struct {
 type memberConfig struct {
 	group     GroupID
 	dir       string
-	node      *node.Node
 	timing    Timing
 	log       *slog.Logger
-	bootstrap bool         // be the one voter of a new group, if the directory is empty
-	layer     *streamLayer // its functions are set
-	kick      func()       // see fsm
+	bootstrap bool   // be the one voter of a new group, if the directory is empty
+	kick      func() // see fsm
+	carrier   carrier
+	parts     parts
+}
+
+// parts are what a member is built with besides. A simulation has smaller logs,
+// a disk that it breaks, and another carrier.
+type parts struct {
+	carrier           func(*Group) carrier
+	raftlog           raftlog.Config // Log and OnSlow are the member's
+	snapshotThreshold uint64
+	trailingLogs      uint64
 }
 
 // openMember opens the stores and starts Raft. The error may be, or wrap, a
 // *raftlog.DamagedError.
 func openMember(c memberConfig) (*member, error) {
-	m := &member{layer: c.layer, timing: c.timing}
-	log, snapshots, err := raftlog.Open(c.dir, raftlog.Config{Log: c.log, OnSlow: func() { m.layer.mute(muteTime) }})
+	m := &member{carrier: c.carrier, timing: c.timing}
+	files := c.parts.raftlog
+	files.Log, files.OnSlow = c.log, func() { m.carrier.mute(muteTime) }
+	log, snapshots, err := raftlog.Open(c.dir, files)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, m.carrier.Close())
 	}
 	m.log = log
 	m.fsm = newFSM(c.group, log.SetCommitted, c.kick)
-	logger := raftLogger{log: c.log}
-	m.transport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: c.layer, MaxPool: 3, Timeout: c.timing.scale(rpcTimeout), Logger: logger,
-	})
-	config := raftConfig(c, logger)
+	config := raftConfig(c)
 	err = m.bootstrap(c, config, snapshots)
 	if err == nil {
-		m.raft, err = raft.NewRaft(config, m.fsm, log, stableStore{log}, snapshots, m.transport)
+		m.raft, err = raft.NewRaft(config, m.fsm, log, stableStore{log}, snapshots, m.carrier)
 	}
 	if err == nil {
 		err = m.fsm.catchUp(log, log.Committed())
@@ -132,26 +137,26 @@ func openMember(c memberConfig) (*member, error) {
 		if m.raft != nil {
 			err = errors.Join(err, m.raft.Shutdown().Error())
 		}
-		return nil, errors.Join(err, m.transport.Close(), c.layer.Close(), log.Close())
+		return nil, errors.Join(err, m.carrier.Close(), log.Close())
 	}
 	return m, nil
 }
 
-func raftConfig(c memberConfig, logger raftLogger) *raft.Config {
+func raftConfig(c memberConfig) *raft.Config {
 	config := raft.DefaultConfig()
-	config.LocalID = raft.ServerID(c.node.ID().String())
+	config.LocalID = raft.ServerID(c.carrier.LocalAddr())
 	config.HeartbeatTimeout = c.timing.scale(electionTimeout)
 	config.ElectionTimeout = c.timing.scale(electionTimeout)
 	config.LeaderLeaseTimeout = c.timing.scale(leaseTimeout)
 	config.CommitTimeout = c.timing.scale(commitTimeout)
 	config.SnapshotInterval = snapshotInterval
-	config.SnapshotThreshold = snapshotThreshold
-	config.TrailingLogs = trailingLogs
+	config.SnapshotThreshold = c.parts.snapshotThreshold
+	config.TrailingLogs = c.parts.trailingLogs
 	config.MaxAppendEntries = appendEntriesMax
 	config.BatchApplyCh = true
 	config.ShutdownOnRemove = false // Group decides
 	config.NoLegacyTelemetry = true
-	config.Logger = logger
+	config.Logger = raftLogger{log: c.log}
 	return config
 }
 
@@ -162,8 +167,8 @@ func (m *member) bootstrap(c memberConfig, config *raft.Config, snapshots raft.S
 	if has, err := raft.HasExistingState(m.log, m.log, snapshots); has || err != nil {
 		return err
 	}
-	self := raft.Server{ID: config.LocalID, Address: m.transport.LocalAddr()}
-	return raft.BootstrapCluster(config, m.log, m.log, snapshots, m.transport,
+	self := raft.Server{ID: config.LocalID, Address: m.carrier.LocalAddr()}
+	return raft.BootstrapCluster(config, m.log, m.log, snapshots, m.carrier,
 		raft.Configuration{Servers: []raft.Server{self}})
 }
 
@@ -222,10 +227,9 @@ func (m *member) stop(handOver bool) error {
 	}
 	m.log.SetCommitted(m.raft.AppliedIndex())
 	// The streams first: what waits for a peer ends with them.
-	m.layer.Close()
+	m.carrier.Close()
 	down := within(shutdownTimeout, m.raft.Shutdown())
-	m.transport.CloseStreams()
-	m.transport.Close()
+	m.carrier.Close() // what came in between
 	if down != nil && m.log.Err() != nil {
 		return nil // a write hangs; closing the log would wait for it
 	}
@@ -392,7 +396,7 @@ func (m *member) servers() []server {
 }
 
 func (m *member) otherVoters() bool {
-	self := pinset.Peer(m.transport.LocalAddr())
+	self := pinset.Peer(m.carrier.LocalAddr())
 	for _, s := range m.servers() {
 		if s.voter && s.id != self {
 			return true

@@ -39,7 +39,7 @@ func (c *Coord) serveRaft(ctx context.Context, s network.Stream) error {
 	if err != nil {
 		return err
 	}
-	return m.layer.serve(ctx, s)
+	return m.carrier.serve(ctx, s)
 }
 
 var noSuchGroup = admission{Error: RefusedGroup, Message: "this peer is not in that group"}

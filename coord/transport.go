@@ -19,7 +19,7 @@ import (
 // dialGroup opens a stream of one of the group's protocols to a member, presents
 // the group and the epoch, and reads the answer. A member that does not let this
 // peer in gives a *RefusedError.
-func dialGroup(ctx context.Context, n *node.Node, to peer.AddrInfo, proto protocol.ID, o opening) (network.Stream, admission, error) {
+func dialGroup(ctx context.Context, n opener, to peer.AddrInfo, proto protocol.ID, o opening) (network.Stream, admission, error) {
 	ctx, cancel := context.WithTimeout(ctx, openingWait)
 	defer cancel()
 	var a admission
@@ -50,8 +50,15 @@ func dialGroup(ctx context.Context, n *node.Node, to peer.AddrInfo, proto protoc
 	return s, a, nil
 }
 
+// opener is what opens streams: a *node.Node.
+type opener interface {
+	ID() peer.ID
+	Connect(context.Context, peer.AddrInfo) error
+	Open(context.Context, peer.ID, protocol.ID, node.OpenOptions) (network.Stream, error)
+}
+
 // openGroup tries the peer where it is known to be, and then where to says.
-func openGroup(ctx context.Context, n *node.Node, to peer.AddrInfo, proto protocol.ID) (network.Stream, error) {
+func openGroup(ctx context.Context, n opener, to peer.AddrInfo, proto protocol.ID) (network.Stream, error) {
 	s, err := n.Open(ctx, to.ID, proto, node.OpenOptions{Redial: true})
 	if err == nil || len(to.Addrs) == 0 || ctx.Err() != nil {
 		return s, err
@@ -85,13 +92,53 @@ func admit(s network.Stream, decide func(opening) admission) (opening, admission
 	return o, a, s.SetDeadline(time.Time{})
 }
 
+// carrier takes Raft's messages to the other members and back. Close may be called
+// twice.
+type carrier interface {
+	raft.Transport
+	raft.WithPreVote
+	raft.WithClose
+
+	// serve hands it a stream of another member, and returns when that has ended.
+	serve(context.Context, network.Stream) error
+	// reset ends the streams with those peers that drop names.
+	reset(drop func(peer.ID) bool)
+	// mute silences the member for a while, so that the others miss its heartbeats
+	// and elect another leader. Raft itself can't be asked to hand over while its
+	// main loop hangs in a write.
+	mute(time.Duration)
+}
+
+// streamCarrier is a carrier over streams between peers.
+type streamCarrier struct {
+	*raft.NetworkTransport
+	*streamLayer
+}
+
+func newStreamCarrier(g *Group) carrier {
+	layer := newStreamLayer(g.c.links.node)
+	layer.opening = g.opening
+	layer.where = g.where
+	layer.learn = g.learn
+	return streamCarrier{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: layer, MaxPool: 3, Timeout: g.c.config.Timing.scale(rpcTimeout), Logger: raftLogger{log: g.log},
+	}), layer}
+}
+
+// Close ends the streams, and what waits for them.
+func (c streamCarrier) Close() error {
+	c.streamLayer.Close()
+	c.CloseStreams()
+	return c.NetworkTransport.Close()
+}
+
 // streamLayer carries one group's Raft traffic over streams between peers. A
 // server's address is its peer ID, so that whoever speaks has been
 // authenticated, and whoever listens is encrypted to, by the connection.
 //
 // It is a raft.StreamLayer.
 type streamLayer struct {
-	node    *node.Node
+	node    opener
 	opening func() opening              // this group, in its epoch of now
 	where   func(peer.ID) peer.AddrInfo // a member's addresses
 	learn   func(*RefusedError)         // told why a member does not let this one in
@@ -107,7 +154,7 @@ type streamLayer struct {
 	until time.Time                // guarded by mu: muted until then
 }
 
-func newStreamLayer(n *node.Node) *streamLayer {
+func newStreamLayer(n opener) *streamLayer {
 	l := &streamLayer{node: n, incoming: make(chan net.Conn), conns: map[*streamConn]struct{}{}}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l
@@ -190,9 +237,6 @@ func (l *streamLayer) Accept() (net.Conn, error) {
 	}
 }
 
-// mute silences the member for a while, so that the others miss its heartbeats
-// and elect another leader. Raft itself can't be asked to hand over while its
-// main loop hangs in a write.
 func (l *streamLayer) mute(d time.Duration) {
 	l.mu.Lock()
 	l.until = time.Now().Add(d)
@@ -206,7 +250,6 @@ func (l *streamLayer) muted() bool {
 	return time.Now().Before(l.until)
 }
 
-// reset ends the streams with those peers that drop names.
 func (l *streamLayer) reset(drop func(peer.ID) bool) {
 	l.mu.Lock()
 	var ended []*streamConn
