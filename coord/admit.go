@@ -16,7 +16,7 @@ func (g *Group) admitRaft(p peer.ID, o opening) admission {
 	if a, other := g.otherEpoch(p, o); other {
 		return a
 	}
-	m, err := g.running()
+	m, err := g.voting()
 	if err != nil {
 		return admission{Epoch: epoch, Error: RefusedStopped, Message: err.Error()}
 	}

@@ -47,12 +47,14 @@ var (
 
 // Group is this peer's membership of one group:
 //
-//	             wiped                  leader has taken the vote away
-//	┌─────────┐ ───────→ ┌───────────┐ ────────────────────────────────┐
-//	│ working │          │ rejoining │                                 │
-//	└─────────┘ ←─────────────────────────────────────────────────────-┘
-//	     │ removed
-//	     ↓
+//	┌─────────┐ log is damaged: wiped                  ┌───────────┐
+//	│ working │ ─────────────────────────────────────→ │ rejoining │
+//	└─────────┘                                        └───────────┘
+//	 │   ↑   │ state differs ┌─────────────┐            ↑         │
+//	 │   │   └─────────────→ │ quarantined │ ───────────┘         │
+//	 │   │                   └─────────────┘ vote is gone: wiped  │
+//	 │   └────────────────────────────────────────────────────────┘
+//	 ↓ removed                                         vote is gone
 //	┌─────────┐
 //	│ removed │  for good: join again with a new token
 //	└─────────┘
@@ -63,7 +65,8 @@ var (
 //
 // Beside these is damaged, for good too: see Err.
 //
-// Raft runs only in working. Its methods may be called concurrently.
+// Raft runs in working and in quarantined, where nothing is answered. Its methods may
+// be called concurrently.
 type Group struct {
 	c      *Coord
 	id     GroupID
@@ -135,8 +138,17 @@ func (g *Group) change(fn func(*groupFile)) error {
 	return nil
 }
 
-// running returns the member while Raft runs, and ErrStopped otherwise.
+// running returns the member while it works, and ErrStopped otherwise.
 func (g *Group) running() (*member, error) {
+	m, err := g.voting()
+	if err == nil && m.fsm.err() != nil {
+		return nil, fmt.Errorf("%w: %w", ErrStopped, m.fsm.err())
+	}
+	return m, err
+}
+
+// voting returns the member while Raft runs, and ErrStopped otherwise.
+func (g *Group) voting() (*member, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.member == nil {
@@ -259,7 +271,7 @@ func (g *Group) lives(ctx context.Context) error {
 		var reset *resetError
 		if errors.As(err, &reset) && ctx.Err() == nil {
 			g.log.Warn("this member begins anew, without a vote", "reason", reset.reason)
-			err = g.reset(ctx, reset)
+			err = g.reset(reset)
 		}
 		var o *order
 		switch {
@@ -317,12 +329,12 @@ func (g *Group) live(ctx context.Context) error {
 	}
 	g.setMember(m, nil)
 	err = g.work(ctx, m)
+	if errors.Is(err, errDiffers) {
+		err = g.quarantine(ctx, m, err.Error())
+	}
 	g.setMember(nil, errEnded)
 	if closed := m.close(ctx.Err() != nil && err == nil && !g.abrupt.Load()); err == nil {
 		err = closed
-	}
-	if errors.Is(err, errDiffers) {
-		return &resetError{reason: err.Error(), committed: m.appliedIndex(), ask: true}
 	}
 	return err
 }
@@ -377,6 +389,7 @@ func (g *Group) work(ctx context.Context, m *member) error {
 	tasks.Go(func() error { return g.lead(ctx, m) })
 	tasks.Go(func() error { return g.tell(ctx, m) })
 	tasks.Go(func() error { return g.idle(ctx) })
+	tasks.Go(func() error { return g.knock(ctx) })
 	return tasks.Wait()
 }
 

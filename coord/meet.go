@@ -144,7 +144,9 @@ func (g *Group) learn(e *RefusedError) {
 	g.log.Info("a member refuses this one", "peer", e.Peer, "why", string(e.Why), "message", e.Message)
 	if e.Why == RefusedRemoved && e.Index > 0 {
 		g.mu.Lock()
-		g.told = &removal{By: e.By, Index: e.Index}
+		if g.told == nil || e.Index > g.told.Index {
+			g.told = &removal{By: e.By, Index: e.Index}
+		}
 		g.mu.Unlock()
 	}
 	if len(e.records) > 0 {

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -84,6 +87,7 @@ type member struct {
 	fsm     *fsm
 	carrier carrier
 	timing  Timing
+	logRuns atomic.Int32 // calls of log.Run that have not returned
 
 	fenceMu   sync.Mutex // guards the next, and is held while a barrier is under way
 	fenceTerm uint64     // the term in which a barrier has been applied here
@@ -197,7 +201,7 @@ func (s stableStore) orEnd(err error) error {
 func (m *member) run(ctx context.Context) error {
 	ended := make(chan error, 1)
 	logCtx, cancel := context.WithCancel(ctx)
-	go func() { ended <- m.log.Run(logCtx) }()
+	go func() { ended <- m.keepLog(logCtx) }()
 	var err error
 	select {
 	case err = <-ended:
@@ -212,6 +216,24 @@ func (m *member) run(ctx context.Context) error {
 	}
 	cancel()
 	return errors.Join(err, <-ended)
+}
+
+// keepLog runs the log until ctx ends, and returns the error that stopped it. It
+// does not wait for Run, which may itself hang in a write.
+func (m *member) keepLog(ctx context.Context) error {
+	ended := make(chan error, 1)
+	m.logRuns.Add(1)
+	go func() {
+		err := m.log.Run(ctx)
+		m.logRuns.Add(-1)
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		return err
+	case <-m.log.Failed():
+		return m.log.Err()
+	}
 }
 
 // close stops Raft and closes the stores. With handOver a leader first sees to it
@@ -230,7 +252,7 @@ func (m *member) stop(handOver bool) error {
 	m.carrier.Close()
 	down := within(shutdownTimeout, m.raft.Shutdown())
 	m.carrier.Close() // what came in between
-	if down != nil && m.log.Err() != nil {
+	if m.log.Err() != nil && (down != nil || m.logRuns.Load() > 0) {
 		return nil // a write hangs; closing the log would wait for it
 	}
 	return m.log.Close()
@@ -439,4 +461,19 @@ func (m *member) transfer(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, m.timing.scale(handOverTimeout))
 	defer cancel()
 	return leadership(await(ctx, m.raft.LeadershipTransfer()))
+}
+
+// transferToAny hands leadership to another voter at random. Raft picks the most
+// advanced, which may be the same one again and again.
+func (m *member) transferToAny(ctx context.Context) error {
+	voters := slices.DeleteFunc(m.servers(), func(s server) bool {
+		return !s.voter || s.id == pinset.Peer(m.carrier.LocalAddr())
+	})
+	if len(voters) == 0 {
+		return errors.New("there is no other voter")
+	}
+	to := voters[rand.IntN(len(voters))].id
+	ctx, cancel := context.WithTimeout(ctx, m.timing.scale(handOverTimeout))
+	defer cancel()
+	return leadership(await(ctx, m.raft.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(to))))
 }

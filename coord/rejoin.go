@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/p2pshare/p2pshare/coord/internal/pinset"
 	"github.com/p2pshare/p2pshare/coord/internal/raftlog"
+	"golang.org/x/sync/errgroup"
 )
 
 // Both say that what a member keeps of its group is damaged, and that this is beyond
@@ -26,9 +28,6 @@ var (
 type resetError struct {
 	reason    string
 	committed uint64 // it may have acknowledged entries up to there
-	// ask has the leader asked first, and the data wiped only when it agrees: they
-	// are whole, and may turn out to be the right ones.
-	ask bool
 }
 
 func (e *resetError) Error() string { return e.reason }
@@ -44,15 +43,10 @@ func (g *Group) damaged(err error) error {
 
 // reset wipes the member's log and state. If nobody else votes it changes nothing
 // and returns ErrDamaged.
-func (g *Group) reset(ctx context.Context, r *resetError) error {
+func (g *Group) reset(r *resetError) error {
 	f := g.known()
 	if f.Founding != nil || slices.Equal(f.Voters, []pinset.Peer{g.c.self()}) {
 		return fmt.Errorf("%w (%s)", ErrDamaged, r.reason)
-	}
-	if r.ask {
-		if err := g.askRejoin(ctx, r.committed); err != nil {
-			return err
-		}
 	}
 	return raftlog.Wipe(g.dir, raftlog.Rejoin{Reason: r.reason, Committed: r.committed})
 }
@@ -66,9 +60,49 @@ func (g *Group) rejoin(ctx context.Context, r raftlog.Rejoin) error {
 		return err
 	}
 	if err := g.askRejoin(ctx, r.Committed); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
 		return err
 	}
 	return raftlog.ClearRejoin(g.dir)
+}
+
+// quarantine has a member whose state differs go on in Raft, without a word to who
+// asks, until the leader has taken its vote away. Its log is whole, so its vote is
+// as good as it was; and when the states of a majority differ, nothing can be
+// committed without theirs. It must not lead: nobody would be served.
+//
+// It returns nil when ctx has ended, and otherwise why the member ends.
+func (g *Group) quarantine(ctx context.Context, m *member, reason string) error {
+	g.log.Warn("this member's state differs from the leader's: it answers nothing, and waits to begin anew", "reason", reason)
+	tasks, ctx := errgroup.WithContext(ctx)
+	tasks.Go(func() error { return m.keepLog(ctx) })
+	tasks.Go(func() error {
+		committed := m.appliedIndex()
+		if err := g.askRejoin(ctx, committed); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		return &resetError{reason: reason, committed: committed}
+	})
+	tasks.Go(func() error {
+		tick := time.NewTicker(rejoinEvery)
+		defer tick.Stop()
+		for {
+			if m.leads() {
+				m.transferToAny(ctx)
+			}
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	})
+	return tasks.Wait()
 }
 
 // askRejoin asks the members until the leader agrees, or this life ends.
@@ -113,6 +147,33 @@ func (g *Group) giveBack(ctx context.Context, m *member, from pinset.Peer) (uint
 		}
 	}
 	return m.commitIndex(), m.readIndex(ctx)
+}
+
+// knock asks the others, while no leader is heard of, whether they let this member
+// in. A learner opens no Raft streams, and would not be told that it was removed.
+func (g *Group) knock(ctx context.Context) error {
+	tick := time.NewTicker(g.c.config.Timing.scale(quorumWait))
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		if !errors.Is(g.leaderless(), ErrNoQuorum) {
+			continue
+		}
+		for _, to := range g.members() {
+			s, _, err := dialGroup(ctx, g.c.links.node, to, groupProtocol, g.opening())
+			var refused *RefusedError
+			if errors.As(err, &refused) {
+				g.learn(refused)
+			}
+			if err == nil {
+				s.Reset()
+			}
+		}
+	}
 }
 
 // members returns where the other members are, as far as is known.

@@ -35,7 +35,7 @@ func (c *Coord) serveRaft(ctx context.Context, s network.Stream) error {
 	if err != nil {
 		return err
 	}
-	m, err := g.running()
+	m, err := g.voting()
 	if err != nil {
 		return err
 	}
