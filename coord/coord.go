@@ -83,6 +83,7 @@ type Config struct {
 // Coord is this peer's part in groups. Its methods may be called concurrently.
 type Coord struct {
 	node   *node.Node
+	me     pinset.Peer // node's ID
 	config Config
 	dir    string
 	log    *slog.Logger
@@ -115,7 +116,7 @@ func Open(n *node.Node, config Config) (*Coord, error) {
 	if config.Timing < LAN || config.Timing > WAN {
 		return nil, fmt.Errorf("coord: Config.Timing is %d, want LAN or WAN", config.Timing)
 	}
-	c := &Coord{node: n, config: config, dir: filepath.Join(config.Dir, groupsDir), log: config.Log,
+	c := &Coord{node: n, me: pinset.Peer(n.ID().String()), config: config, dir: filepath.Join(config.Dir, groupsDir), log: config.Log,
 		links: links{node: n, open: map[link]*conn{}}, added: make(chan struct{}, 1), failed: make(chan error, 1),
 		parts:  parts{carrier: newStreamCarrier, snapshotThreshold: snapshotThreshold, trailingLogs: trailingLogs},
 		groups: map[GroupID]*Group{}, runs: map[GroupID]bool{}}
@@ -256,7 +257,7 @@ func (c *Coord) Find(what string) (*Group, error) {
 	return nil, fmt.Errorf("%w: %.80q", ErrNoGroup, what)
 }
 
-func (c *Coord) self() pinset.Peer { return pinset.Peer(c.node.ID().String()) }
+func (c *Coord) self() pinset.Peer { return c.me }
 
 // addrs are where this peer is, as a member says it.
 func (c *Coord) addrs() []string {

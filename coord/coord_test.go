@@ -36,21 +36,32 @@ type world struct {
 
 type testPeer struct {
 	*Coord
-	n    *node.Node
-	dir  string
-	log  *slog.Logger
-	down bool
-	stop func() error // ends Coord.Run
+	n       *node.Node
+	dir     string
+	timing  Timing
+	log     *slog.Logger
+	prepare func(*Coord) // before it runs; nil: nothing
+	down    bool
+	stop    func() error  // ends Coord.Run
+	ended   chan struct{} // closed when Coord.Run has returned
 }
 
 // start opens the peer's Coord, and runs it.
 func (p *testPeer) start(t testing.TB) {
 	t.Helper()
-	c, err := Open(p.n, Config{Dir: p.dir, Log: p.log})
+	c, err := Open(p.n, Config{Dir: p.dir, Timing: p.timing, Log: p.log})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Coord, p.down, p.stop = c, false, background(c.Run)
+	if p.prepare != nil {
+		p.prepare(c)
+	}
+	ended := make(chan struct{})
+	p.Coord, p.down, p.ended = c, false, ended
+	p.stop = background(func(ctx context.Context) error {
+		defer close(ended)
+		return c.Run(ctx)
+	})
 }
 
 // crash ends the peer's Coord without a word to the others. start brings it back
@@ -67,9 +78,12 @@ func (p *testPeer) crash(t testing.TB) {
 }
 
 // newWorld runs count peers, each with a Coord, until the test ends.
-func newWorld(t testing.TB, count int) *world { return newLoggedWorld(t, count, testLog) }
+func newWorld(t testing.TB, count int) *world {
+	return newWorldOf(t, count, func(int, *testPeer) {})
+}
 
-func newLoggedWorld(t testing.TB, count int, log func(i int) *slog.Logger) *world {
+// newWorldOf is newWorld of peers that setup may change before they start.
+func newWorldOf(t testing.TB, count int, setup func(i int, p *testPeer)) *world {
 	t.Helper()
 	w := &world{t: t, net: mocknet.New(), cut: map[[2]int]bool{}}
 	for i := range count {
@@ -85,7 +99,11 @@ func newLoggedWorld(t testing.TB, count int, log func(i int) *slog.Logger) *worl
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := &testPeer{n: n, dir: t.TempDir(), log: log(i)}
+		p := &testPeer{n: n, log: testLog(i)}
+		setup(i, p)
+		if p.dir == "" {
+			p.dir = t.TempDir()
+		}
 		p.start(t)
 		stopNode := background(n.Run)
 		<-n.Listening()
@@ -212,9 +230,13 @@ func (w *world) eventually(what string, condition func() bool) {
 }
 
 // leader returns the index of the one peer that leads, -1 when there is not one.
+// A group may be nil.
 func (w *world) leader(groups []*Group) int {
 	found := -1
 	for i, g := range groups {
+		if g == nil {
+			continue
+		}
 		if m, err := g.running(); err == nil && m.leads() {
 			if found >= 0 {
 				return -1
