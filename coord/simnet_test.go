@@ -217,7 +217,7 @@ func (c *simCarrier) admit(from *simCarrier) error {
 	if in {
 		return nil
 	}
-	a := c.g.admitRaft(from.self, opening{Group: from.g.id, Epoch: from.g.epoch()})
+	a := c.g.admitRaft(from.self, from.g.opening())
 	if !a.OK {
 		e := &RefusedError{Why: a.Error, Message: a.Message, Peer: c.self, Epoch: a.Epoch, By: a.By, Index: a.Index}
 		from.g.learn(e)
