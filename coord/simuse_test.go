@@ -274,7 +274,7 @@ func (s *simulation) members() []*Group {
 		in := slices.ContainsFunc(list, func(m Member) bool { return m.Peer == s.peers[i].self() })
 		knows := g != nil && g.known().Removed == nil
 		switch {
-		case in && g == nil:
+		case in && !knows:
 			s.peers[0].Client(s.id).Remove(ctx, s.peers[i].n.ID())
 			return nil
 		case in != knows:
