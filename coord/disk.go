@@ -28,8 +28,8 @@ const (
 	groupsDir     = "groups"
 	groupFileName = "group.json"
 	groupCopyName = "group.json.copy"
-	newSuffix     = ".new" // of a file that is being written
-	groupFileMax  = 4 << 20
+	newSuffix     = ".new"  // of a file that is being written
+	groupFileMax  = 8 << 20 // 1,000 members with the longest addresses
 	groupFormat   = 1
 )
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/coord/internal/pinset"
 	"github.com/p2pshare/p2pshare/share"
 	"github.com/p2pshare/p2pshare/share/content"
 )
@@ -151,17 +152,56 @@ func (cl *Client) Status(ctx context.Context) (Status, Freshness, error) {
 	return *a.Status, a.freshness(), nil
 }
 
-// Members returns who is in the group, by peer.
+// Members returns who is in the group, by peer. A group of more than a page is
+// asked for page by page, and the freshness is that of the first.
 func (cl *Client) Members(ctx context.Context, o ReadOptions) ([]Member, Freshness, error) {
-	a, err := cl.call(ctx, request{Op: opMembers, Read: o.mode()})
-	return a.Members, a.freshness(), err
+	var all []Member
+	var first Freshness
+	var after Peer
+	for {
+		a, err := cl.call(ctx, request{Op: opMembers, Peer: after, Read: o.mode()})
+		if err != nil {
+			return nil, a.freshness(), err
+		}
+		if after == "" {
+			first = a.freshness()
+		}
+		for _, m := range a.Members {
+			if m.Peer <= after || len(all) == pinset.MembersMax {
+				return nil, first, errors.New("the member's answer is not in order, or too long")
+			}
+			all, after = append(all, m), m.Peer
+		}
+		if !a.More || len(a.Members) == 0 {
+			return all, first, nil
+		}
+	}
 }
 
-// Log returns the changes after a log index, oldest first, and whether there are
-// more.
-func (cl *Client) Log(ctx context.Context, after uint64, o ReadOptions) (changes []Change, more bool, err error) {
-	a, err := cl.call(ctx, request{Op: opLog, After: after, Read: o.mode()})
-	return a.Changes, a.More, err
+// Log yields the changes after a log index, oldest first, a page at a time. The
+// group keeps the last 10,000.
+func (cl *Client) Log(ctx context.Context, after uint64, o ReadOptions) iter.Seq2[Change, error] {
+	return func(yield func(Change, error) bool) {
+		for {
+			a, err := cl.call(ctx, request{Op: opLog, After: after, Read: o.mode()})
+			if err != nil {
+				yield(Change{}, err)
+				return
+			}
+			for _, c := range a.Changes {
+				if c.Index <= after {
+					yield(Change{}, errors.New("the member's answer is not in order"))
+					return
+				}
+				if after = c.Index; !yield(c, nil) {
+					return
+				}
+			}
+			if !a.More || len(a.Changes) == 0 {
+				return
+			}
+		}
+	}
 }
 
 // Invite makes an invitation, which is in the group when Invite returns. Its secret

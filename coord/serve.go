@@ -14,7 +14,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/p2pshare/p2pshare/coord/internal/pinset"
 	"github.com/p2pshare/p2pshare/node"
-	"github.com/p2pshare/p2pshare/share/content"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -261,18 +260,9 @@ func (g *Group) answerRead(m *member, who asker, r request) (a answer, err error
 		case opPins:
 			a.pins(s, r)
 		case opMembers:
-			for _, x := range s.Members() {
-				a.Members = append(a.Members, newMember(s, x))
-			}
+			a.members(s, r.Peer, limited(r.Limit))
 		case opLog:
-			limit := limited(r.Limit)
-			for c := range s.Log(r.After) {
-				if len(a.Changes) == limit {
-					a.More = true
-					break
-				}
-				a.Changes = append(a.Changes, newChange(c))
-			}
+			a.changes(s, r.After, limited(r.Limit))
 		}
 	})
 	if r.Read == readStale {
@@ -280,34 +270,6 @@ func (g *Group) answerRead(m *member, who asker, r request) (a answer, err error
 		a.Age = m.age().Milliseconds()
 	}
 	return a, err
-}
-
-func limited(limit int) int {
-	if limit <= 0 || limit > pageMax {
-		return pageMax
-	}
-	return limit
-}
-
-// pins fills a page, of half of what a line takes: a pin has up to 256 names.
-func (a *answer) pins(s *pinset.State, r request) {
-	limit, room := limited(r.Limit), lineMax/2
-	var after content.ID
-	if r.ID != nil {
-		after = *r.ID
-	}
-	for p := range s.Pins(after) {
-		if len(a.Pins) == limit || room < 0 {
-			a.More = true
-			return
-		}
-		w := newPin(s, p)
-		room -= 512
-		for _, n := range w.Names {
-			room -= 6*len(n) + 3 // as JSON may have to write it
-		}
-		a.Pins = append(a.Pins, w)
-	}
 }
 
 // status needs no quorum: it says how this member sees the group.
@@ -361,9 +323,7 @@ func (g *Group) write(ctx context.Context, m *member, who asker, r request) (ans
 		f := g.known()
 		a.Record, a.Epochs = &f.Record, f.Epochs
 		m.fsm.view(func(s *pinset.State) {
-			for _, x := range s.Members() {
-				a.Members = append(a.Members, newMember(s, x))
-			}
+			a.founders(s)
 		})
 	}
 	return a, nil

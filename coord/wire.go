@@ -46,7 +46,7 @@ const (
 	forwardWait    = 3 * time.Second  // for the leader's answer, which is passed on
 	lineWait       = 20 * time.Second // for one line to be taken by the other side
 	groupIdle      = 10 * time.Minute // without a request
-	pageMax        = 500              // pins, names or changes in an answer
+	pageMax        = 500              // pins, members or changes in an answer
 	statusPollWait = time.Second      // for another member's word on how it is
 )
 
@@ -206,9 +206,9 @@ type request struct {
 	Expect   pinset.Expect  `json:"expect,omitempty"`
 
 	After uint64 `json:"after,omitempty"` // log
-	Limit int    `json:"limit,omitempty"` // pins, log; 0 is pageMax
+	Limit int    `json:"limit,omitempty"` // pins, members, log; 0 is pageMax
 
-	Peer  pinset.Peer      `json:"peer,omitempty"`  // remove, grant, revoke
+	Peer  pinset.Peer      `json:"peer,omitempty"`  // remove, grant, revoke; members: those after it
 	Role  pinset.Roles     `json:"role,omitempty"`  // grant, revoke
 	Admit pinset.Admission `json:"admit,omitempty"` // invite
 	TTL   int64            `json:"ttl_ms,omitempty"`
@@ -274,7 +274,7 @@ type answer struct {
 	Record *node.Envelope `json:"record,omitempty"` // of a join: the founding record
 	Epochs []knownEpoch   `json:"epochs,omitempty"` // of a join: how the later epochs began
 
-	More bool `json:"more,omitempty"` // there are more pins or changes
+	More bool `json:"more,omitempty"` // there are more pins, members or changes
 }
 
 // readOpening reads one line of at most max bytes, byte by byte: what follows
