@@ -29,8 +29,8 @@ func (g *Group) admitRaft(p peer.ID, o opening) admission {
 }
 
 // admitGroup decides on a stream of /p2pshare/group/1: from a member, from who has
-// a role, and from who says that it has a token. What each may do is decided
-// request by request.
+// a role or may read as everyone does, and from who says that it has a token. What
+// each may do is decided request by request.
 func (g *Group) admitGroup(p peer.ID, o opening) admission {
 	epoch := g.known().Epoch
 	if a, other := g.otherEpoch(p, o); other {
@@ -41,8 +41,8 @@ func (g *Group) admitGroup(p peer.ID, o opening) admission {
 		return admission{Epoch: epoch, Error: RefusedStopped, Message: err.Error()}
 	}
 	from := pinset.Peer(p.String())
-	a, roles := g.admitMember(m, from, epoch)
-	if o.Join || roles != 0 {
+	a, reads := g.admitMember(m, from, epoch)
+	if o.Join || reads {
 		a = admission{OK: true, Epoch: epoch}
 		rand.Read(a.Nonce[:])
 	}
@@ -50,14 +50,14 @@ func (g *Group) admitGroup(p peer.ID, o opening) admission {
 }
 
 // admitMember lets in members of the state, and of group.json before there is one.
-func (g *Group) admitMember(m *member, from pinset.Peer, epoch uint64) (a admission, roles pinset.Roles) {
+func (g *Group) admitMember(m *member, from pinset.Peer, epoch uint64) (a admission, reads bool) {
 	a = admission{Epoch: epoch, Error: RefusedStranger, Message: "no member of the group, and has no role in it"}
 	m.fsm.view(func(s *pinset.State) {
 		_, member := s.Member(from)
 		if _, founded := s.Group(); !founded {
 			member = slices.ContainsFunc(g.known().Members, func(k knownMember) bool { return k.Peer == from })
 		}
-		roles = s.Roles(from)
+		reads = s.MayRead(from)
 		if member {
 			a = admission{OK: true, Epoch: epoch}
 		} else if t, ok := s.Tombstone(from); ok {
@@ -65,5 +65,5 @@ func (g *Group) admitMember(m *member, from pinset.Peer, epoch uint64) (a admiss
 				Message: fmt.Sprintf("%s removed it from the group at log index %d", t.By, t.Index)}
 		}
 	})
-	return a, roles
+	return a, reads
 }

@@ -257,7 +257,7 @@ func (c *Coord) Restore(ctx context.Context, r io.Reader, name string, key ed255
 			return nil, err
 		}
 	}
-	if err := c.checkName(name); err != nil {
+	if err := c.checkName(name, f.ID); err != nil {
 		return nil, err
 	}
 	files := &groupFiles{state: state, last: h.Index, term: h.Term}

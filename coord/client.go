@@ -205,6 +205,8 @@ type Client struct {
 	group GroupID
 	via   []peer.AddrInfo // members to ask when this peer is none
 	epoch uint64          // as far as via's source knows
+	// follows is the group's follower while it is not among the Coord's yet.
+	follows *follower
 
 	id  pinset.Client // numbers this Client's writes with seq
 	seq atomic.Uint64
@@ -226,7 +228,7 @@ func (cl *Client) call(ctx context.Context, r request) (answer, error) {
 		ctx, cancel = context.WithTimeout(ctx, callWait)
 		defer cancel()
 	}
-	if g, err := cl.c.group(cl.group); err == nil {
+	if g, err := cl.c.group(cl.group); err == nil && cl.follower() == nil {
 		if why := g.known().parked(); why != nil {
 			return answer{}, why
 		}
@@ -252,6 +254,7 @@ func (cl *Client) round(ctx context.Context, r request) (answer, error) {
 	targets, o := cl.targets()
 	var errs []error
 	told := false // by a member, which leader to ask
+	answered := false
 	for hops := 0; len(targets) > 0 && ctx.Err() == nil; {
 		to := targets[0]
 		targets = targets[1:]
@@ -267,6 +270,12 @@ func (cl *Client) round(ctx context.Context, r request) (answer, error) {
 		if err == nil {
 			err = a.err()
 		}
+		if later := epochOf(err); later > o.Epoch && cl.follower() != nil && hops < hopsMax {
+			hops++
+			o.Epoch, targets = later, append([]peer.AddrInfo{to}, targets...)
+			continue
+		}
+		answered = answered || isAnswer(err) || refuses(err)
 		switch {
 		case err == nil:
 			return a, nil
@@ -284,6 +293,9 @@ func (cl *Client) round(ctx context.Context, r request) (answer, error) {
 		return answer{}, ErrNoLeader // it died: the member that named it will notice
 	}
 	if err := errors.Join(append(errs, ctx.Err())...); err != nil {
+		if !answered {
+			err = fmt.Errorf("%w: %w", ErrUnreachable, err)
+		}
 		return answer{}, err
 	}
 	return answer{}, fmt.Errorf("%w: no member of group %s is known", ErrNoLeader, cl.group.Short())
@@ -294,8 +306,35 @@ func isAnswer(err error) bool {
 	return errors.As(err, &a)
 }
 
+// refuses says whether an error is a member's word that it does not deal with this
+// peer. One that only does not take part just now says nothing.
+func refuses(err error) bool {
+	var r *RefusedError
+	return errors.As(err, &r) && r.Why != RefusedStopped
+}
+
+// epochOf is the epoch of a member that refuses an older one, 0 for other errors.
+func epochOf(err error) uint64 {
+	var r *RefusedError
+	if errors.As(err, &r) && r.Why == RefusedEpoch {
+		return r.Epoch
+	}
+	return 0
+}
+
+// follower is how this peer follows the group, nil if it does not.
+func (cl *Client) follower() *follower {
+	if cl.follows != nil {
+		return cl.follows
+	}
+	return cl.c.follower(cl.group)
+}
+
 // targets are whom to ask, in this order, and how.
 func (cl *Client) targets() ([]peer.AddrInfo, opening) {
+	if f := cl.follower(); f != nil {
+		return f.targets()
+	}
 	g, err := cl.c.group(cl.group)
 	if err != nil {
 		return cl.via, opening{Group: cl.group, Epoch: cl.epoch}

@@ -62,6 +62,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/p2pshare/p2pshare/coord/internal/pinset"
@@ -102,6 +104,8 @@ type Coord struct {
 	mu     sync.Mutex
 	groups map[GroupID]*Group // guarded by mu
 	runs   map[GroupID]bool   // guarded by mu: those that Run has started
+
+	followed map[GroupID]*follower // guarded by mu
 }
 
 // Open reads the memberships that are kept, and takes n's streams of groups. Call it
@@ -119,7 +123,7 @@ func Open(n *node.Node, config Config) (*Coord, error) {
 	c := &Coord{node: n, me: pinset.Peer(n.ID().String()), config: config, dir: filepath.Join(config.Dir, groupsDir), log: config.Log,
 		links: links{node: n, open: map[link]*conn{}}, added: make(chan struct{}, 1), failed: make(chan error, 1),
 		parts:  parts{carrier: newStreamCarrier, snapshotThreshold: snapshotThreshold, trailingLogs: trailingLogs},
-		groups: map[GroupID]*Group{}, runs: map[GroupID]bool{}}
+		groups: map[GroupID]*Group{}, runs: map[GroupID]bool{}, followed: map[GroupID]*follower{}}
 	c.links.learn = func(id GroupID, e *RefusedError) {
 		if g, err := c.group(id); err == nil {
 			g.learn(e)
@@ -129,7 +133,7 @@ func Open(n *node.Node, config Config) (*Coord, error) {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	if err := c.read(); err != nil {
+	if err := errors.Join(c.read(), c.readFollowed()); err != nil {
 		return nil, err
 	}
 	n.Handle(raftProtocol, node.HandlerConfig{PerPeer: raftStreamsPerPeer, Total: raftStreams}, c.serveRaft)
@@ -174,6 +178,8 @@ func (c *Coord) read() error {
 // see Group.Run.
 func (c *Coord) Run(ctx context.Context) error {
 	tasks, ctx := errgroup.WithContext(ctx)
+	look := make(chan struct{}, 1) // has room for one: a group may be followed that was not
+	tasks.Go(func() error { return c.follow(ctx, look) })
 	tasks.Go(func() error {
 		for {
 			for _, g := range c.idle() {
@@ -181,6 +187,10 @@ func (c *Coord) Run(ctx context.Context) error {
 			}
 			select {
 			case <-c.added:
+				select {
+				case look <- struct{}{}:
+				default: // it will look
+				}
 			case <-ctx.Done():
 				return nil
 			}
@@ -283,7 +293,7 @@ type MemberOptions struct {
 func (c *Coord) Create(ctx context.Context, name string, o MemberOptions) (*Group, ed25519.PrivateKey, error) {
 	c.making.Lock()
 	defer c.making.Unlock()
-	if err := c.checkName(name); err != nil {
+	if err := c.checkName(name, GroupID{}); err != nil {
 		return nil, nil, err
 	}
 	public, recovery, err := ed25519.GenerateKey(rand.Reader)
@@ -304,11 +314,13 @@ func (c *Coord) Create(ctx context.Context, name string, o MemberOptions) (*Grou
 	return g, recovery, g.await(ctx, func(s *pinset.State) bool { _, founded := s.Group(); return founded })
 }
 
-func (c *Coord) checkName(name string) error {
-	if name == "" || len(name) > pinset.NameBytesMax || strings.ContainsAny(name, "/@\\") {
-		return fmt.Errorf("group name %.80q: want 1 to %d bytes without /, \\ and @", name, pinset.NameBytesMax)
+// checkName checks the local name of a group that is to be known here.
+func (c *Coord) checkName(name string, id GroupID) error {
+	if name == "" || len(name) > pinset.NameBytesMax || strings.ContainsAny(name, "/@\\") || !utf8.ValidString(name) ||
+		strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return fmt.Errorf("group name %.80q: want 1 to %d bytes of text without /, \\ and @", name, pinset.NameBytesMax)
 	}
-	if g, err := c.Find(name); err == nil && g.known().parked() == nil {
+	if k, err := c.FindKnown(name); err == nil && k.ID != id && (k.Follows || !c.isOver(k.ID)) {
 		return fmt.Errorf("there is a group called %q already: %w", name, ErrExists)
 	}
 	return nil
@@ -366,7 +378,7 @@ func (c *Coord) Join(ctx context.Context, t Token, name string, o MemberOptions)
 	if name == "" {
 		name = t.Name
 	}
-	if err := c.checkName(name); err != nil {
+	if err := c.checkName(name, t.Group); err != nil {
 		return nil, err
 	}
 	if g, err := c.group(t.Group); err == nil && g.known().parked() == nil && !errors.Is(g.Err(), ErrUnreadable) {
@@ -393,6 +405,9 @@ func (c *Coord) Join(ctx context.Context, t Token, name string, o MemberOptions)
 	}
 	g, err := c.add(f)
 	if err != nil {
+		return nil, err
+	}
+	if err := c.stopFollowing(t.Group); err != nil { // a member need not follow
 		return nil, err
 	}
 	return g, g.await(ctx, func(*pinset.State) bool { return true })

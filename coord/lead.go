@@ -3,6 +3,7 @@ package coord
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -141,7 +142,13 @@ func nextChange(members []pinset.Member, servers []server) (change, pinset.Peer,
 // a while, one after the other.
 func (g *Group) promote(ctx context.Context, m *member, t *tenure) error {
 	var members []pinset.Member
-	m.fsm.view(func(s *pinset.State) { members = s.Members() })
+	atOnce := map[pinset.Peer]bool{}
+	m.fsm.view(func(s *pinset.State) {
+		members = s.Members()
+		for _, x := range members {
+			atOnce[x.Peer] = s.VotesAtOnce(x)
+		}
+	})
 	waiting := slices.DeleteFunc(slices.Clone(members), func(x pinset.Member) bool {
 		return x.Vote != pinset.Learner || !x.MayVote
 	})
@@ -150,7 +157,7 @@ func (g *Group) promote(ctx context.Context, m *member, t *tenure) error {
 		return nil
 	}
 	g.look(ctx, m, t, waiting)
-	for _, p := range promotions(members, t.steady, time.Now()) {
+	for _, p := range promotions(members, atOnce, t.steady, time.Now()) {
 		c := &pinset.SetMember{Peer: p, Vote: pinset.Voter}
 		r, err := g.propose(ctx, m, c, &c.Header)
 		if err := errors.Join(err, resultError(r)); err != nil {
@@ -164,24 +171,55 @@ func (g *Group) promote(ctx context.Context, m *member, t *tenure) error {
 }
 
 // promotions returns who gets a vote now: as many as make 1, 3 or 5 voters of what
-// there are, of the learners that may vote and have been steady, by peer.
-func promotions(members []pinset.Member, steady map[pinset.Peer]time.Time, now time.Time) []pinset.Peer {
+// there are, of the learners that may vote and have been steady, by peer. Those
+// that are to vote at once come first, and may make it 2 or 4.
+func promotions(members []pinset.Member, atOnce map[pinset.Peer]bool, steady map[pinset.Peer]time.Time, now time.Time) []pinset.Peer {
 	voters := 0
-	var ready []pinset.Peer
+	var first, ready []pinset.Peer
 	for _, x := range members {
 		since, caughtUp := steady[x.Peer]
 		switch {
 		case x.Vote == pinset.Voter:
 			voters++
 		case x.MayVote && caughtUp && now.Sub(since) >= steadyFor:
-			ready = append(ready, x.Peer)
+			if atOnce[x.Peer] {
+				first = append(first, x.Peer)
+			} else {
+				ready = append(ready, x.Peer)
+			}
 		}
 	}
+	ready = append(first, ready...)
 	n := min(len(ready), votersMax-voters)
-	if n > 0 && (voters+n)%2 == 0 {
+	if n > len(first) && (voters+n)%2 == 0 {
 		n--
 	}
 	return ready[:max(n, 0)]
+}
+
+// Waiting tells why a learner that is to vote has no vote yet; "" for any other
+// member. members are all of the group.
+func Waiting(members []Member, m Member) string {
+	if m.Vote == Voter || !m.MayVote {
+		return ""
+	}
+	voters, waiting := 0, 0
+	for _, x := range members {
+		switch {
+		case x.Vote == Voter:
+			voters++
+		case x.MayVote:
+			waiting++
+		}
+	}
+	switch n := voters + 1; {
+	case voters >= votersMax:
+		return fmt.Sprintf("the group has %d voters, and takes no more", voters)
+	case m.AtOnce || n%2 == 1 || waiting > 1:
+		return "until it has caught up"
+	default:
+		return fmt.Sprintf("%d voters would be an even count, of which no more may fail than of %d: until another one is invited", n, voters)
+	}
 }
 
 // look asks learners how far they are. Raft knows, and does not tell.

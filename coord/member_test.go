@@ -356,3 +356,23 @@ func TestLogThatStopsEndsRun(t *testing.T) {
 		w.peers[0].stop = func() error { return nil }
 	})
 }
+
+func TestVoterInvitedByForceVotesAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		g := w.found(1)[0]
+		w.join(1, AsVoterAtOnce)
+		w.eventually("there are two voters", func() bool { return len(w.voters(g)) == 2 })
+		plan, before, after, err := w.peers[1].Client(g.ID()).Plan(t.Context(), Proposal{Peer: w.peers[0].self()})
+		if err != nil || plan.Before != (Quorum{2, 2}) || plan.After != (Quorum{1, 1}) || len(before) != 2 || len(after) != 1 {
+			t.Errorf("Plan = %+v, %d and %d members, %v", plan, len(before), len(after), err)
+		}
+		if _, err := w.peers[0].Client(g.ID()).Pin(t.Context(), pinOf("a")); err != nil {
+			t.Fatal(err)
+		}
+		w.eventually("the pin, which both hold, is seen to move", func() bool {
+			pins, moved, err := w.peers[1].Client(g.ID()).Moves(t.Context(), before, after)
+			return err == nil && pins == 1 && moved == 1
+		})
+	})
+}

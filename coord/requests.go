@@ -1,12 +1,11 @@
 package coord
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"iter"
-	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -51,18 +50,40 @@ func (cl *Client) write(ctx context.Context, r request) (answer, error) {
 	return cl.call(ctx, r)
 }
 
+// read is call, for a follower that has kept the last answers, and waits no longer
+// for a stale one.
+func (cl *Client) read(ctx context.Context, r request) (answer, error) {
+	if cl.follower() != nil && r.Read == readStale {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, followStaleMax)
+		defer cancel()
+	}
+	return cl.call(ctx, r)
+}
+
 // Resolve returns what a name means in the group. ErrNotFound if nothing.
 func (cl *Client) Resolve(ctx context.Context, name string, o ReadOptions) (Binding, Freshness, error) {
 	lookup, err := share.LookupForm(name)
 	if err != nil {
 		return Binding{}, Freshness{}, err
 	}
-	a, err := cl.call(ctx, request{Op: opResolve, Lookup: lookup, Read: o.mode()})
+	f := cl.follower()
+	a, err := cl.read(ctx, request{Op: opResolve, Lookup: lookup, Read: o.mode()})
+	if f != nil && o.Stale && Unavailable(err) {
+		b, fresh, kept := f.resolve(lookup)
+		if errors.Is(kept, errNothingKept) {
+			kept = err
+		}
+		return b, fresh, kept
+	}
+	if err == nil && a.Binding == nil {
+		err = errors.New("the member's answer has no binding")
+	}
+	if f != nil && !a.Stale && (err == nil || errors.Is(err, ErrNotFound)) && !o.Stale {
+		f.keepName(lookup, a.Binding, a.Index)
+	}
 	if err != nil {
 		return Binding{}, a.freshness(), err
-	}
-	if a.Binding == nil {
-		return Binding{}, a.freshness(), errors.New("the member's answer has no binding")
 	}
 	return *a.Binding, a.freshness(), nil
 }
@@ -115,26 +136,71 @@ func (cl *Client) UnpinContent(ctx context.Context, id content.ID, expect Expect
 	return a.Index, err
 }
 
-// Pins yields the pins by content ID, a page at a time: each page is what the group
-// had when it was asked for.
+// PinPage is a part of the list of pins.
+type PinPage struct {
+	Pins []Pin
+	Freshness
+	Cut bool // the last page that a follower has kept of a longer list
+}
+
+// Pins yields the pins by content ID: see PinPages.
 func (cl *Client) Pins(ctx context.Context, o ReadOptions) iter.Seq2[Pin, error] {
 	return func(yield func(Pin, error) bool) {
-		var after content.ID
-		for {
-			a, err := cl.call(ctx, request{Op: opPins, ID: &after, Read: o.mode()})
+		for page, err := range cl.PinPages(ctx, o) {
 			if err != nil {
 				yield(Pin{}, err)
 				return
 			}
-			for _, p := range a.Pins {
+			for _, p := range page.Pins {
 				if !yield(p, nil) {
 					return
 				}
-				after = p.ID
 			}
-			if !a.More || len(a.Pins) == 0 {
+		}
+	}
+}
+
+// PinPages yields the pins by content ID, a page at a time: each is what the group
+// had when it was asked for. There is a page at least, if there is no error.
+func (cl *Client) PinPages(ctx context.Context, o ReadOptions) iter.Seq2[PinPage, error] {
+	return func(yield func(PinPage, error) bool) {
+		var after content.ID
+		f, collect, index := cl.follower(), pinCollector{room: keptPinBytes}, uint64(0)
+		for first := true; ; first = false {
+			a, err := cl.read(ctx, request{Op: opPins, ID: &after, Read: o.mode()})
+			if f != nil && o.Stale && first && Unavailable(err) {
+				if page, kept := f.keptPage(); kept {
+					yield(page, nil)
+					return
+				}
+			}
+			if err != nil {
+				yield(PinPage{}, err)
 				return
 			}
+			if first {
+				index = a.Index
+			}
+			for _, p := range a.Pins {
+				if bytes.Compare(p.ID[:], after[:]) <= 0 {
+					yield(PinPage{}, errors.New("the member's answer is not in order"))
+					return
+				}
+				after = p.ID
+				collect.add(p)
+			}
+			if !yield(PinPage{Pins: a.Pins, Freshness: a.freshness()}, nil) {
+				return
+			}
+			if a.More && len(a.Pins) > 0 {
+				continue
+			}
+			if f != nil && !o.Stale {
+				if err := f.keepPins(&collect.list, index); err != nil {
+					cl.c.log.Warn("the pins of a followed group can't be kept", "err", err)
+				}
+			}
+			return
 		}
 	}
 }
@@ -142,12 +208,21 @@ func (cl *Client) Pins(ctx context.Context, o ReadOptions) iter.Seq2[Pin, error]
 // Status asks one member, this peer itself if it is one, how it sees the group. It
 // needs no quorum.
 func (cl *Client) Status(ctx context.Context) (Status, Freshness, error) {
-	a, err := cl.call(ctx, request{Op: opStatus})
+	f := cl.follower()
+	a, err := cl.read(ctx, request{Op: opStatus})
+	if f != nil && Unavailable(err) {
+		if st, fresh, kept := f.keptStatus(); kept {
+			return st, fresh, nil
+		}
+	}
 	if err == nil && a.Status == nil {
 		err = errors.New("the member's answer has no status")
 	}
 	if err != nil {
 		return Status{}, Freshness{}, err
+	}
+	if f != nil && plausibleStatus(*a.Status) && a.Status.Group == cl.group {
+		f.keepStatus(*a.Status)
 	}
 	return *a.Status, a.freshness(), nil
 }
@@ -158,8 +233,14 @@ func (cl *Client) Members(ctx context.Context, o ReadOptions) ([]Member, Freshne
 	var all []Member
 	var first Freshness
 	var after Peer
+	f := cl.follower()
 	for {
-		a, err := cl.call(ctx, request{Op: opMembers, Peer: after, Read: o.mode()})
+		a, err := cl.read(ctx, request{Op: opMembers, Peer: after, Read: o.mode()})
+		if f != nil && o.Stale && after == "" && Unavailable(err) {
+			if kept, fresh, ok := f.keptMembers(); ok {
+				return kept, fresh, nil
+			}
+		}
 		if err != nil {
 			return nil, a.freshness(), err
 		}
@@ -173,6 +254,9 @@ func (cl *Client) Members(ctx context.Context, o ReadOptions) ([]Member, Freshne
 			all, after = append(all, m), m.Peer
 		}
 		if !a.More || len(a.Members) == 0 {
+			if f != nil && !o.Stale {
+				f.keepMembers(all)
+			}
 			return all, first, nil
 		}
 	}
@@ -207,31 +291,15 @@ func (cl *Client) Log(ctx context.Context, after uint64, o ReadOptions) iter.Seq
 // Invite makes an invitation, which is in the group when Invite returns. Its secret
 // is made here and sent to nobody.
 func (cl *Client) Invite(ctx context.Context, as Admission, ttl time.Duration) (Token, error) {
-	t := Token{Group: cl.group}
+	var t Token
 	rand.Read(t.seed[:])
 	key := t.public()
 	if _, err := cl.write(ctx, request{Op: opInvite, Token: &key, Admit: as, TTL: ttl.Milliseconds()}); err != nil {
 		return Token{}, err
 	}
-	members, _, err := cl.Members(ctx, ReadOptions{})
-	if err != nil {
-		return Token{}, err
-	}
-	status, _, err := cl.Status(ctx)
-	if err != nil {
-		return Token{}, err
-	}
-	t.Epoch, t.Name = status.Epoch, status.Name
-	// Voters first: they are who can let somebody in.
-	slices.SortStableFunc(members, func(a, b Member) int { return int(b.Vote) - int(a.Vote) })
-	for _, m := range members[:min(len(members), tokenPeers)] {
-		info, err := (knownMember{m.Peer, m.Addrs}).info()
-		if err != nil {
-			return Token{}, fmt.Errorf("member %.80q: %w", string(m.Peer), err)
-		}
-		t.Members = append(t.Members, info)
-	}
-	return t, nil
+	var err error
+	t.Link, err = cl.Link(ctx)
+	return t, err
 }
 
 // Remove takes a member out of the group, dead or alive.
@@ -255,5 +323,16 @@ func (cl *Client) Grant(ctx context.Context, p peer.ID, role Roles) error {
 // Revoke takes a role that was granted.
 func (cl *Client) Revoke(ctx context.Context, p peer.ID, role Roles) error {
 	_, err := cl.write(ctx, request{Op: opRevoke, Peer: Peer(p.String()), Role: role})
+	return err
+}
+
+// SetOpen opens reading to every peer that asks, or limits it to those with a role
+// again, as it is in a new group.
+func (cl *Client) SetOpen(ctx context.Context, open bool) error {
+	r := request{Op: opRevoke, Peer: pinset.Everyone, Role: RoleReader}
+	if open {
+		r.Op = opGrant
+	}
+	_, err := cl.write(ctx, r)
 	return err
 }

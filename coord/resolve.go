@@ -20,25 +20,25 @@ const freshMax = 2 * time.Second
 // name, or in all of them for "". A group that has no quorum is answered for by
 // its last known state.
 func (c *Coord) Resolve(ctx context.Context, group string, name share.Name) ([]share.Indexed, error) {
-	groups := c.Groups()
+	groups := c.Known()
 	if group != "" {
-		g, err := c.Find(group)
+		k, err := c.FindKnown(group)
 		if err != nil {
-			return nil, fmt.Errorf("this node is in no group called %q: %w", share.Escape(group), share.ErrNotFound)
+			return nil, fmt.Errorf("this node is in no group called %q, and follows none: %w", share.Escape(group), share.ErrNotFound)
 		}
-		groups = []*Group{g}
+		groups = []Known{k}
 	}
 	var found []share.Indexed
-	for _, g := range groups {
-		if g.known().Removed != nil && group == "" {
+	for _, k := range groups {
+		if !k.Follows && c.isOver(k.ID) && group == "" {
 			continue
 		}
-		e, err := c.resolveIn(ctx, g, name)
+		e, err := c.resolveIn(ctx, k, name)
 		switch {
 		case errors.Is(err, ErrNotFound):
 			continue
 		case err != nil:
-			return nil, fmt.Errorf("group %s: %w", share.Escape(g.Name()), err)
+			return nil, fmt.Errorf("group %s: %w", share.Escape(k.Name), err)
 		}
 		found = append(found, e)
 	}
@@ -48,8 +48,8 @@ func (c *Coord) Resolve(ctx context.Context, group string, name share.Name) ([]s
 	return found, nil
 }
 
-func (c *Coord) resolveIn(ctx context.Context, g *Group, name share.Name) (share.Indexed, error) {
-	cl := c.Client(g.ID())
+func (c *Coord) resolveIn(ctx context.Context, k Known, name share.Name) (share.Indexed, error) {
+	cl := c.Client(k.ID)
 	fresh, cancel := context.WithTimeout(ctx, freshMax)
 	defer cancel()
 	b, f, err := cl.Resolve(fresh, string(name), ReadOptions{})
@@ -65,28 +65,23 @@ func (c *Coord) resolveIn(ctx context.Context, g *Group, name share.Name) (share
 	if err != nil {
 		return share.Indexed{}, err
 	}
-	e := share.Indexed{Group: g.Name(), Name: n, ID: b.ID, Kind: share.Kind(b.Kind.String()), Size: b.Size,
-		LogIndex: b.Index, Stale: f.Stale, Age: f.Age}
-	if by, err := peer.Decode(string(b.By)); err == nil {
-		e.Holders = append(e.Holders, g.where(by))
-	}
-	e.Holders = append(e.Holders, g.members()...)
-	return e, nil
+	return share.Indexed{Group: k.Name, Name: n, ID: b.ID, Kind: share.Kind(b.Kind.String()), Size: b.Size,
+		LogIndex: b.Index, Stale: f.Stale, Age: f.Age, Holders: cl.holders(b.By)}, nil
 }
 
 // Unavailable reports whether an error means that the group could not decide
-// just now, and not that it said no: what is known here may do instead.
+// just now, or not be asked, and not that it said no: what is known here may do
+// instead.
 func Unavailable(err error) bool {
-	return errors.Is(err, ErrNoQuorum) || errors.Is(err, ErrNoLeader) || errors.Is(err, context.DeadlineExceeded)
+	return errors.Is(err, ErrNoQuorum) || errors.Is(err, ErrNoLeader) || errors.Is(err, ErrUnreachable) ||
+		errors.Is(err, context.DeadlineExceeded)
 }
 
 // StatusOf asks one member how it sees the group.
 func (cl *Client) StatusOf(ctx context.Context, p peer.ID) (Status, error) {
-	g, err := cl.c.group(cl.group)
-	if err != nil {
-		return Status{}, err
-	}
-	a, err := cl.one(ctx, g.where(p), g.opening(), request{Op: opStatus})
+	to := cl.where(p)
+	_, o := cl.targets()
+	a, err := cl.one(ctx, to, o, request{Op: opStatus})
 	if err == nil {
 		err = a.err()
 	}

@@ -240,7 +240,7 @@ func isRead(o op) bool {
 // answerRead answers from the state as it is.
 func (g *Group) answerRead(m *member, who asker, r request) (a answer, err error) {
 	a.Index = m.fsm.view(func(s *pinset.State) {
-		if !s.Roles(who.peer).Has(pinset.RoleReader) {
+		if !s.MayRead(who.peer) {
 			err = denied("only a reader may ask the group")
 			return
 		}
@@ -285,12 +285,13 @@ func (g *Group) status(m *member, who asker) (answer, error) {
 	}
 	var err error
 	m.fsm.view(func(s *pinset.State) {
-		if _, founded := s.Group(); founded && !s.Roles(who.peer).Has(pinset.RoleReader) {
+		if _, founded := s.Group(); founded && !s.MayRead(who.peer) {
 			err = denied("only a reader may ask the group")
 		}
 		info, _ := s.Group()
 		n := s.Counts()
 		st.Name, st.Epoch, st.Pins, st.Names, st.Members = info.Name, info.Epoch, n.Pins, n.Names, n.Members
+		st.Admins, st.Open = n.Admins, s.ReadingOpen()
 	})
 	st.Applied = m.appliedIndex()
 	st.LastTerm, st.Last = m.lastEntry()
@@ -395,7 +396,7 @@ func command(h pinset.Header, r request) (pinset.Command, error) {
 	case opLeave:
 		return &pinset.Remove{Header: h, Peer: h.By}, nil
 	case opGrant:
-		if !validPeer(r.Peer) {
+		if !validPeer(r.Peer) && r.Peer != pinset.Everyone {
 			break
 		}
 		return &pinset.Grant{Header: h, Peer: r.Peer, Role: r.Role}, nil

@@ -2,110 +2,51 @@ package coord
 
 import (
 	"crypto/ed25519"
-	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
-	"github.com/libp2p/go-libp2p/core/peer"
-	ma "github.com/multiformats/go-multiaddr"
 	"github.com/p2pshare/p2pshare/coord/internal/pinset"
 	"github.com/p2pshare/p2pshare/node"
 	"github.com/p2pshare/p2pshare/share/content"
 )
 
-const (
-	tokenPrefix = "p2pshare-invite-"
-	tokenMax    = 8 << 10
-	tokenFormat = 1
-	tokenPeers  = 5 // members named in a token
-)
+const tokenPrefix = "p2pshare-invite-"
 
 // Token lets who has it join a group, once. The group keeps only the public key of
 // its seed, so that neither the index nor a backup lets anyone in.
 type Token struct {
-	Group   GroupID
-	Epoch   uint64
-	Name    string // the group's, for people
-	Members []peer.AddrInfo
-	seed    [ed25519.SeedSize]byte
+	Link
+	seed [ed25519.SeedSize]byte
 }
 
 // tokenJSON is a Token on the wire: tokenPrefix and this in unpadded URL base64.
 type tokenJSON struct {
-	V       int           `json:"v"`
-	Group   GroupID       `json:"group"`
-	Epoch   uint64        `json:"epoch"`
-	Name    string        `json:"name"`
-	Members []knownMember `json:"members"`
-	Seed    string        `json:"seed"` // hex
+	linkJSON
+	Seed string `json:"seed"` // hex
 }
 
 // String returns the token as one word. It is a secret.
 func (t Token) String() string {
-	w := tokenJSON{V: tokenFormat, Group: t.Group, Epoch: t.Epoch, Name: t.Name, Seed: hex.EncodeToString(t.seed[:])}
-	for _, m := range t.Members {
-		k := knownMember{Peer: pinset.Peer(m.ID.String())}
-		for _, a := range m.Addrs {
-			k.Addrs = append(k.Addrs, a.String())
-		}
-		w.Members = append(w.Members, k)
-	}
-	data, err := json.Marshal(w)
-	if err != nil {
-		panic(err) // there is nothing in it that JSON can't hold
-	}
-	return tokenPrefix + base64.RawURLEncoding.EncodeToString(data)
+	return wordOf(tokenPrefix, tokenJSON{t.Link.json(), hex.EncodeToString(t.seed[:])})
 }
 
 // ParseToken reads what Token.String returns.
-func ParseToken(s string) (Token, error) {
-	text, ok := strings.CutPrefix(s, tokenPrefix)
-	if !ok || len(s) > tokenMax {
-		return Token{}, fmt.Errorf("%.40q is not an invitation to a group: they begin with %s", s, tokenPrefix)
-	}
-	data, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil {
-		return Token{}, fmt.Errorf("the invitation is cut or changed: %w", err)
-	}
+func ParseToken(s string) (t Token, err error) {
 	var w tokenJSON
-	if err := node.DecodeStrict(data, &w); err != nil {
-		return Token{}, fmt.Errorf("the invitation is cut or changed: %w", err)
+	if err = parseWord(s, tokenPrefix, "invitation to a group", &w, &w.linkJSON); err != nil {
+		return t, err
 	}
-	if w.V != tokenFormat {
-		return Token{}, fmt.Errorf("the invitation is of version %d, this program reads %d: use a newer p2pshare", w.V, tokenFormat)
-	}
-	t := Token{Group: w.Group, Epoch: w.Epoch, Name: w.Name}
 	seed, err := hex.DecodeString(w.Seed)
-	if err != nil || len(seed) != len(t.seed) || len(w.Members) > tokenPeers {
-		return Token{}, fmt.Errorf("the invitation is cut or changed")
+	if err != nil || len(seed) != len(t.seed) {
+		return t, errors.New("the invitation to a group is cut or changed: its seed is not 64 hexadecimal digits")
 	}
 	t.seed = [ed25519.SeedSize]byte(seed)
-	for _, k := range w.Members {
-		info, err := k.info()
-		if err != nil {
-			return Token{}, fmt.Errorf("the invitation is cut or changed: %w", err)
-		}
-		t.Members = append(t.Members, info)
-	}
-	return t, nil
-}
-
-func (k knownMember) info() (peer.AddrInfo, error) {
-	id, err := peer.Decode(string(k.Peer))
-	if err != nil {
-		return peer.AddrInfo{}, err
-	}
-	info := peer.AddrInfo{ID: id}
-	for _, a := range k.Addrs {
-		if m, err := ma.NewMultiaddr(a); err == nil {
-			info.Addrs = append(info.Addrs, m)
-		}
-	}
-	return info, nil
+	t.Link, err = w.link("invitation to a group")
+	return t, err
 }
 
 func (t Token) key() ed25519.PrivateKey { return ed25519.NewKeyFromSeed(t.seed[:]) }

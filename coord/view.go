@@ -42,6 +42,8 @@ const (
 	AsWriter  = pinset.AsWriter
 	AsReader  = pinset.AsReader
 
+	AsVoterAtOnce = pinset.AsVoterAtOnce
+
 	ExpectNone = pinset.ExpectNone // nothing is there
 	ExpectAny  = pinset.ExpectAny  // whatever is there
 )
@@ -75,6 +77,7 @@ type Member struct {
 	Peer     Peer     `json:"peer"`
 	Vote     Vote     `json:"vote"`
 	MayVote  bool     `json:"may_vote,omitempty"` // a learner that is to be promoted
+	AtOnce   bool     `json:"at_once,omitempty"`  // and that even where it leaves an even count
 	Roles    Roles    `json:"roles,omitempty"`
 	Capacity int64    `json:"capacity"` // bytes
 	Zone     string   `json:"zone,omitempty"`
@@ -110,6 +113,8 @@ type Status struct {
 	Pins     int    `json:"pins"`
 	Names    int    `json:"names"`
 	Members  int    `json:"members"`
+	Admins   int    `json:"admins"`
+	Open     bool   `json:"open,omitempty"` // anyone may read
 }
 
 func newBinding(b pinset.Binding) Binding {
@@ -125,7 +130,7 @@ func newPin(s *pinset.State, p pinset.Pin) Pin {
 }
 
 func newMember(s *pinset.State, m pinset.Member) Member {
-	return Member{Peer: m.Peer, Vote: m.Vote, MayVote: m.MayVote, Roles: s.Roles(m.Peer), Capacity: m.Capacity,
+	return Member{Peer: m.Peer, Vote: m.Vote, MayVote: m.MayVote, AtOnce: s.VotesAtOnce(m), Roles: s.Roles(m.Peer), Capacity: m.Capacity,
 		Zone: m.Zone, Addrs: m.Addrs, NoStore: m.NoStore, By: m.By, Index: m.Index}
 }
 

@@ -48,6 +48,8 @@ const (
 	groupIdle      = 10 * time.Minute // without a request
 	pageMax        = 500              // pins, members or changes in an answer
 	statusPollWait = time.Second      // for another member's word on how it is
+	pollWait       = 2 * time.Second  // the same, for people
+	pollsMax       = 64               // members asked at once
 )
 
 // GroupID names a group: the BLAKE3 of its signed founding record.

@@ -158,6 +158,7 @@ func (c *SetMember) check() string {
 	}
 	return first(
 		checkPeer("peer", c.Peer),
+		unless(c.Peer != Everyone, "everyone is no member"),
 		unless(c.Vote == 0 || voteWords.known(c.Vote), "vote is not voter or learner"),
 		unless(c.MayVote == nil || *c.MayVote || c.Vote != Voter, "is to vote, and may not"),
 		unless(c.Roles == nil || *c.Roles < rolesEnd, "roles are unknown"),
@@ -166,13 +167,16 @@ func (c *SetMember) check() string {
 }
 
 func (c *Remove) check() string { return checkPeer("peer", c.Peer) }
-func (c *Grant) check() string  { return first(checkPeer("peer", c.Peer), checkRole(c.Role)) }
+func (c *Grant) check() string {
+	return first(checkPeer("peer", c.Peer), checkRole(c.Role),
+		unless(c.Peer != Everyone || c.Role == RoleReader, "everyone may be a reader, and nothing else"))
+}
 func (c *Revoke) check() string { return first(checkPeer("peer", c.Peer), checkRole(c.Role)) }
 
 func (c *Invite) check() string {
 	return first(
 		unless(c.Token != Key{}, "token is zero"),
-		unless(admissionWords.known(c.Role), "role is not voter, storage, writer or reader"),
+		unless(admissionWords.known(c.Role), "role is not voter, storage, writer, reader or voter_at_once"),
 		checkRange("expires", c.Expires, 1, IntMax),
 	)
 }

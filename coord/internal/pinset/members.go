@@ -219,6 +219,8 @@ var admissionRoles = map[Admission]Roles{
 	AsStorage: RoleReader | RoleStorage,
 	AsWriter:  RoleReader | RoleWriter,
 	AsReader:  RoleReader,
+
+	AsVoterAtOnce: RoleWriter | RoleReader | RoleStorage,
 }
 
 func (s *State) join(c *Join) (outcome, string) {
@@ -243,7 +245,7 @@ func (s *State) join(c *Join) (outcome, string) {
 	used := *t
 	used.UsedBy, used.UsedIndex = c.By, s.applied
 	put(s, &s.tokens, &used)
-	s.admit(&Member{Peer: c.By, Vote: Learner, MayVote: t.Role == AsVoter, NoStore: c.NoStore,
+	s.admit(&Member{Peer: c.By, Vote: Learner, MayVote: t.Role == AsVoter || t.Role == AsVoterAtOnce, NoStore: c.NoStore,
 		Capacity: c.Capacity, Zone: c.Zone, Addrs: c.Addrs, By: t.Issuer, At: c.At, Index: s.applied})
 	s.setGranted(c.By, s.granted(c.By)|admissionRoles[t.Role])
 	return done, string(c.By)

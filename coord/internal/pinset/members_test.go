@@ -200,3 +200,45 @@ func TestStatement(t *testing.T) {
 		t.Errorf("statement is\n%q, want\n%q", got, want)
 	}
 }
+
+func TestEveryoneIsAReaderAndNothingElse(t *testing.T) {
+	g := newGroup(t)
+	if g.MayRead("stranger") {
+		t.Error("reading is open in a new group")
+	}
+	for _, c := range []Command{&Grant{Peer: Everyone, Role: RoleAdmin}, &Grant{Peer: Everyone, Role: RoleWriter},
+		&Grant{Peer: Everyone, Role: RoleStorage}, &SetMember{Peer: Everyone, Vote: Voter}} {
+		*c.header() = header(1, "ann")
+		if reason := checkCommand(c); reason == "" {
+			t.Errorf("%+v is a command", c)
+		}
+	}
+	g.want(OK, "ann", &SetMember{Peer: "ben"})
+	g.want(OK, "ann", &Remove{Peer: "ben"})
+	g.want(OK, "ann", &Grant{Peer: Everyone, Role: RoleReader})
+	if !g.MayRead("stranger") || g.Roles("stranger") != 0 || g.MayRead("ben") {
+		t.Errorf("open reading: stranger reads %v with roles %q, removed ben %v; want true, none, false",
+			g.MayRead("stranger"), g.Roles("stranger"), g.MayRead("ben"))
+	}
+	g.want(Denied, "stranger", &Revoke{Peer: Everyone, Role: RoleReader})
+	g.want(OK, "ann", &Revoke{Peer: Everyone, Role: RoleReader})
+	if g.MayRead("stranger") {
+		t.Error("reading is open after it was limited")
+	}
+}
+
+func TestVoteAtOnceIsOfTheInvitationThatWasUsed(t *testing.T) {
+	g := newGroup(t)
+	votes := func() bool { m, _ := g.Member("ben"); return g.VotesAtOnce(m) }
+	g.want(OK, "ann", &Invite{Token: Key{1}, Role: AsVoterAtOnce, Expires: IntMax})
+	g.want(OK, "ann", &Invite{Token: Key{2}, Role: AsVoter, Expires: IntMax})
+	g.want(OK, "ben", &Join{Token: Key{1}})
+	if m, _ := g.Member("ben"); !m.MayVote || m.Vote != Learner || !votes() {
+		t.Errorf("joined as %+v, at once %v; want a learner that votes at once", m, votes())
+	}
+	g.want(OK, "ann", &Remove{Peer: "ben"})
+	g.want(OK, "ben", &Join{Token: Key{2}})
+	if votes() {
+		t.Error("the invitation of before gives the vote at once")
+	}
+}

@@ -193,7 +193,7 @@ func TestExpireDropsWhatIsDue(t *testing.T) {
 			break
 		}
 	}
-	if dropped != 1000 || g.Counts() != (Counts{Pins: 1000, Names: 1000, Members: 1, Tokens: 1}) {
+	if dropped != 1000 || g.Counts() != (Counts{Pins: 1000, Names: 1000, Members: 1, Tokens: 1, Admins: 1}) {
 		t.Errorf("dropped %d, left %+v", dropped, g.Counts())
 	}
 	if r := expire(noon + 999_999 + TokenRetainedMs + 1); r.Dropped == 0 || g.Counts().Tokens != 0 {

@@ -98,6 +98,7 @@ type Change struct {
 // Counts tells how much there is.
 type Counts struct {
 	Pins, Names, Members, Tokens int
+	Admins                       int // peers that were granted RoleAdmin
 }
 
 // Index returns the log index of the last command, 0 before the first.
@@ -105,7 +106,7 @@ func (s *State) Index() uint64 { return s.applied }
 
 // Counts returns how much there is.
 func (s *State) Counts() Counts {
-	return Counts{Pins: s.pins.length, Names: s.names.length, Members: s.members.length, Tokens: s.tokens.length}
+	return Counts{Pins: s.pins.length, Names: s.names.length, Members: s.members.length, Tokens: s.tokens.length, Admins: s.admins}
 }
 
 // Group returns what the group is, false before it was founded.
@@ -266,6 +267,34 @@ func (s *State) Roles(p Peer) Roles {
 		r |= RoleReader
 	}
 	return r
+}
+
+// MayRead reports whether a peer may ask the group: who has a role may, and
+// everyone where reading is open, but for a member that was removed, which has to
+// learn of that.
+func (s *State) MayRead(p Peer) bool {
+	if s.Roles(p) > 0 {
+		return true
+	}
+	_, removed := s.Tombstone(p)
+	return s.ReadingOpen() && !removed
+}
+
+// ReadingOpen reports whether who has no role may ask the group.
+func (s *State) ReadingOpen() bool { return s.granted(Everyone).Has(RoleReader) }
+
+// VotesAtOnce reports whether a learner's invitation gives it its vote even where
+// that leaves an even count.
+func (s *State) VotesAtOnce(m Member) bool {
+	if m.Vote == Voter || !m.MayVote {
+		return false
+	}
+	for t := range s.tokens.all() {
+		if t.Role == AsVoterAtOnce && t.UsedBy == m.Peer && t.UsedIndex == m.Index {
+			return true
+		}
+	}
+	return false
 }
 
 // Granted yields every peer that was granted a role, and the roles, by peer.

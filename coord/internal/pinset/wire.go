@@ -105,13 +105,14 @@ func (v *Vote) UnmarshalText(b []byte) error { return voteWords.unmarshal(v, b) 
 type Admission uint8
 
 const (
-	AsVoter   Admission = iota + 1 // writes, stores, and is to be promoted
-	AsStorage                      // stores
-	AsWriter                       // writes
-	AsReader                       // reads
+	AsVoter       Admission = iota + 1 // writes, stores, and is to be promoted
+	AsStorage                          // stores
+	AsWriter                           // writes
+	AsReader                           // reads
+	AsVoterAtOnce                      // as AsVoter, and is promoted even where that leaves an even count
 )
 
-var admissionWords = words[Admission]{"", "voter", "storage", "writer", "reader"}
+var admissionWords = words[Admission]{"", "voter", "storage", "writer", "reader", "voter_at_once"}
 
 func (a Admission) String() string                { return admissionWords.text(a) }
 func (a Admission) MarshalText() ([]byte, error)  { return admissionWords.marshal(a) }
@@ -198,6 +199,10 @@ func (w words[T]) unmarshal(v *T, b []byte) error {
 // Peer is a peer ID in its text form: 1 to 128 visible ASCII characters. That
 // it is one, and whose, is checked by who makes a command.
 type Peer string
+
+// Everyone is not a peer: granted RoleReader, it opens reading to whoever asks. No
+// other role can be given to it, and it is never a member.
+const Everyone Peer = "everyone"
 
 // Client names whoever numbers its commands: 16 random bytes, not all zero.
 type Client [16]byte
