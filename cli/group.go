@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/p2pshare/p2pshare/cli/control"
 	"github.com/p2pshare/p2pshare/coord"
 	"github.com/p2pshare/p2pshare/share"
@@ -24,11 +25,13 @@ what is pinned. The peers that vote must run: p2pshare daemon.`,
 	}
 	cmd.AddCommand(
 		a.groupCreateCommand(), a.groupInviteCommand(), a.groupJoinCommand(), a.groupStatusCommand(),
+		a.groupMembersCommand(), a.groupLogCommand(), a.groupPlanCommand(),
 		a.groupOpCommand("leave", "", "Leave the group"),
 		a.groupOpCommand("remove", "PEER", "Take a member out of the group, dead or alive"),
-		a.groupOpCommand("grant", "PEER ROLE", "Give a peer a role: admin, writer, reader or storage"),
+		a.groupOpCommand("grant", "PEER ROLE", "Give a peer a role: admin, writer, reader or storage; everyone may be reader"),
 		a.groupOpCommand("revoke", "PEER ROLE", "Take a role back"),
 		a.groupRecoverCommand(), a.groupBackupCommand(), a.groupVerifyCommand(), a.groupRestoreCommand(),
+		a.groupLinkCommand(), a.groupFollowCommand(), a.groupUnfollowCommand(),
 	)
 	return cmd
 }
@@ -67,7 +70,8 @@ func (a *app) groupJoinCommand() *cobra.Command {
 		Use:   "join TOKEN",
 		Short: "Join the group of an invitation",
 		Long: `Join the group of an invitation, as learner. A voter is promoted once it has
-caught up, while the votes stay odd: 1, 3 or 5.`,
+caught up, while the votes stay odd: 1, 3 or 5. An invitation made with --force
+does not wait for that.`,
 		Args: arguments("a TOKEN", 1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if _, err := coord.ParseToken(args[0]); err != nil {
@@ -98,6 +102,7 @@ func (a *app) groupInviteCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&req.Role, "role", "voter", "what it makes of the peer that joins: a `ROLE` of voter, storage, writer, reader")
+	cmd.Flags().BoolVar(&req.Force, "force", false, "give a voter its vote though that leaves an even count")
 	cmd.Flags().DurationVar(&ttl, "ttl", 24*time.Hour, "how long it works")
 	groupFlag(cmd, &req.Group)
 	return cmd
@@ -113,10 +118,10 @@ func (a *app) groupOpCommand(op, args, short string) *cobra.Command {
 		Short: short,
 		Args:  arguments(strings.ReplaceAll(args, " ", " and "), count, count),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if count > 0 {
-				p, err := share.ParsePeerID(args[0])
+			if req.Everyone = count > 1 && args[0] == everyone; count > 0 && !req.Everyone {
+				p, err := memberArgument(cmd, args[0])
 				if err != nil {
-					return usageOf(cmd, "%q is not a peer ID", args[0]).WithHint("p2pshare group status lists the members")
+					return err
 				}
 				req.Peer = p
 			}
@@ -127,7 +132,21 @@ func (a *app) groupOpCommand(op, args, short string) *cobra.Command {
 		},
 	}
 	groupFlag(cmd, &req.Group)
+	if op != "grant" {
+		cmd.Flags().BoolVar(&req.Force, "force", false, "even if it costs the group's safety: see p2pshare group plan")
+	}
 	return cmd
+}
+
+// everyone stands for whoever asks, as PEER of grant and revoke.
+const everyone = "everyone"
+
+func memberArgument(cmd *cobra.Command, text string) (peer.ID, error) {
+	p, err := share.ParsePeerID(text)
+	if err != nil {
+		return "", usageOf(cmd, "%q is not a peer ID", text).WithHint("p2pshare group members lists them")
+	}
+	return p, nil
 }
 
 func (a *app) changeGroup(cmd *cobra.Command, op string, req control.GroupRequest) error {
@@ -169,6 +188,11 @@ func (a *app) printGroupDone(d *control.GroupDone) {
 		a.say("created    %s  %s", name, d.ID)
 		a.say("recovery   %s", d.RecoveryKey)
 		a.note("the recovery key is kept nowhere: write it down, away from the members' disks")
+		a.note("one admin is one disk away from needing it: when another peer has joined, p2pshare group grant PEER admin makes a second")
+	case d.Link != "":
+		fmt.Fprintln(a.out, d.Link)
+	case d.Everyone:
+		a.say("%-9s  %s  everyone", d.Did, d.Role)
 	case d.Role != "":
 		a.say("%-9s  %s  %s", d.Did, d.Role, d.Peer)
 	case d.Peer != "":
@@ -176,60 +200,4 @@ func (a *app) printGroupDone(d *control.GroupDone) {
 	default:
 		a.say("%-9s  %s  %s", d.Did, name, d.ID)
 	}
-}
-
-func (a *app) groupStatusCommand() *cobra.Command {
-	var group string
-	cmd := &cobra.Command{
-		Use:   "status",
-		Short: "Show each group: who leads, who is up, how many may fail",
-		Args:  arguments("", 0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := a.settle(cmd)
-			if err != nil {
-				return err
-			}
-			ctx, cancel := deadline(cmd.Context(), s.timeout)
-			defer cancel()
-			return a.withPeer(ctx, s, needNetwork, func(ctx context.Context, use *session) error {
-				return printLines(a, use.Groups(ctx, group), groupText)
-			})
-		},
-	}
-	groupFlag(cmd, &group)
-	return cmd
-}
-
-// groupText is a group for people, in several lines.
-func groupText(g control.GroupStatus) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s  %s", share.Escape(g.Group), g.ID[:min(8, len(g.ID))])
-	if g.Problem != "" {
-		fmt.Fprintf(&b, "  %s", g.Problem)
-		if g.Hint != "" {
-			fmt.Fprintf(&b, "\n  %s", g.Hint)
-		}
-		return b.String()
-	}
-	leader := "no leader"
-	if g.Leader != "" {
-		leader = "leader " + share.Escape(string(g.Leader))
-	}
-	fmt.Fprintf(&b, "  %s, term %d, index %d\n", leader, g.Term, g.Index)
-	fmt.Fprintf(&b, "  %s, %s; %d of %s up, %d more may fail", plural(g.Names, "name"), plural(g.Pins, "pin"),
-		g.VotersUp, plural(g.Voters, "voter"), g.CanLose)
-	for _, m := range g.Members {
-		state := "up"
-		switch {
-		case !m.Up:
-			state = "down"
-		case m.Lag > 0:
-			state = fmt.Sprintf("up, %d behind", m.Lag)
-		}
-		if m.Self {
-			state += ", this peer"
-		}
-		fmt.Fprintf(&b, "\n  %s  %-7s  %s  (%s)", share.Escape(string(m.Peer)), m.Vote, m.Roles, state)
-	}
-	return b.String()
 }

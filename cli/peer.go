@@ -57,7 +57,7 @@ func (a *app) openPeer(ctx context.Context, s *settings, need need) (_ *ownPeer,
 		if p.coord, err = coord.Open(p.node, coord.Config{Log: log}); err != nil {
 			return nil, err
 		}
-		p.library.SetIndex(p.coord.Resolve, func() bool { return len(p.coord.Groups()) > 0 })
+		p.library.SetIndex(p.coord.Resolve, func() bool { return len(p.coord.Known()) > 0 })
 	}
 	p.control, err = control.Listen(control.Config{Home: s.home, Node: p.node, Library: p.library, Coord: p.coord,
 		Service: need.service, TCP: need.service == control.ServiceServing, Peers: s.peers,

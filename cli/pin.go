@@ -86,7 +86,6 @@ func (a *app) unpinCommand() *cobra.Command {
 
 func (a *app) pinsCommand() *cobra.Command {
 	var group string
-	var stale, fresh bool
 	cmd := &cobra.Command{
 		Use:   "pins",
 		Short: "List what the group has pinned",
@@ -96,18 +95,16 @@ does not ask the others.`,
 		Args: arguments("", 0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			query := url.Values{"group": {group}}
-			if stale {
-				query.Set("stale", "true")
+			if err := freshQuery(cmd, query); err != nil {
+				return err
 			}
-			if fresh {
-				query.Set("fresh", "true")
-			}
-			told := false
+			note, cut := a.staleNote(query), false
 			return a.inGroup(cmd, func(ctx context.Context, use *session) error {
 				return printLines(a, use.Pins(ctx, query), func(p control.PinLine) string {
-					if p.Stale && !stale && !told {
-						told = true
-						a.note("the group can't be asked just now: this is the last that is known here")
+					note(p.Stale, p.Age)
+					if p.Cut && !cut {
+						cut = true
+						a.note("the list was longer: a follower keeps no more of it")
 					}
 					return pinLine(p)
 				})
@@ -115,9 +112,7 @@ does not ask the others.`,
 		},
 	}
 	groupFlag(cmd, &group)
-	cmd.Flags().BoolVar(&stale, "stale", false, "what this member knows, without asking the others")
-	cmd.Flags().BoolVar(&fresh, "fresh", false, "only what the group confirms; exit 5 without quorum")
-	cmd.MarkFlagsMutuallyExclusive("stale", "fresh")
+	freshFlags(cmd)
 	return cmd
 }
 

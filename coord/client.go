@@ -293,7 +293,7 @@ func (cl *Client) round(ctx context.Context, r request) (answer, error) {
 		return answer{}, ErrNoLeader // it died: the member that named it will notice
 	}
 	if err := errors.Join(append(errs, ctx.Err())...); err != nil {
-		if !answered {
+		if !answered && !errors.Is(ctx.Err(), context.Canceled) {
 			err = fmt.Errorf("%w: %w", ErrUnreachable, err)
 		}
 		return answer{}, err

@@ -153,6 +153,12 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("%s refuses this peer (%.20q): %.200q", e.Peer, string(e.Why), e.Message)
 }
 
+// Is makes errors.Is(err, ErrDenied) true for who has no business there: asking
+// another member does not help.
+func (e *RefusedError) Is(target error) bool {
+	return target == ErrDenied && (e.Why == RefusedStranger || e.Why == RefusedRemoved)
+}
+
 // op is what a request asks for. Append-only.
 type op string
 

@@ -149,8 +149,8 @@ func (c *Client) Examine(ctx context.Context) iter.Seq2[Finding, error] {
 	return list[Finding](ctx, c, pathDoctor)
 }
 
-// ChangeGroup does one op on a group: create, join, invite, leave, remove, grant,
-// revoke, recover, backup or restore.
+// ChangeGroup does one op on a group: create, join, follow, unfollow, link, invite,
+// leave, remove, grant, revoke, recover, backup or restore.
 func (c *Client) ChangeGroup(ctx context.Context, op string, req GroupRequest) (*GroupDone, error) {
 	return runStream[*GroupDone](ctx, c, http.MethodPost, pathGroups+"/"+op, req, func(Event) {}, nil)
 }
@@ -166,6 +166,22 @@ func (c *Client) Survey(ctx context.Context, group string) (GroupSurvey, error) 
 // Groups tells how the groups stand that the peer is in; one of them when named.
 func (c *Client) Groups(ctx context.Context, group string) iter.Seq2[GroupStatus, error] {
 	return list[GroupStatus](ctx, c, pathGroups+"?"+url.Values{"group": {group}}.Encode())
+}
+
+// GroupMembers tells who is in a group; query has group, stale and fresh.
+func (c *Client) GroupMembers(ctx context.Context, query url.Values) iter.Seq2[MemberLine, error] {
+	return list[MemberLine](ctx, c, pathGroups+"/members?"+query.Encode())
+}
+
+// GroupLog tells who did what in a group, newest last; query has group, since,
+// limit, stale and fresh.
+func (c *Client) GroupLog(ctx context.Context, query url.Values) iter.Seq2[ChangeLine, error] {
+	return list[ChangeLine](ctx, c, pathGroups+"/log?"+query.Encode())
+}
+
+// PlanGroup tells what a change would make of a group.
+func (c *Client) PlanGroup(ctx context.Context, req PlanRequest) (*PlanDone, error) {
+	return runStream[*PlanDone](ctx, c, http.MethodPost, pathGroups+"/plan", req, func(Event) {}, nil)
 }
 
 // Pin has a group pin what req means.

@@ -119,6 +119,7 @@ var causes = []struct {
 	{coord.ErrDiskFull, CodeNoSpace, "free some space on the disk of the group's leader, which p2pshare group status names; nothing was written"},
 	{coord.ErrDamaged, CodeIntegrity, "p2pshare group restore FILE brings the group back from a backup"},
 	{coord.ErrUnreadable, CodeIntegrity, "have an admin of the group take this peer out (p2pshare group remove PEER) and make an invitation; then p2pshare group join TOKEN here"},
+	{coord.ErrUnreachable, CodeNoQuorum, "start a member, or look whether this peer can reach one: p2pshare group members --stale has their addresses"},
 	{coord.ErrStopped, CodeNoQuorum, "this member is being brought up to date; ask again in a moment"},
 	{coord.ErrConflict, CodeRefused, "replace it with --replace"},
 	{coord.ErrDenied, CodeRefused, "an admin of the group can grant the role: p2pshare group grant PEER ROLE"},
@@ -178,7 +179,7 @@ func ErrorOf(err error) *Error {
 	case CodeInterrupted:
 		e.Message = "interrupted"
 	case CodeNoQuorum: // not what each member that was asked had to say
-		for _, why := range []error{coord.ErrNoQuorum, coord.ErrNoLeader, coord.ErrStopped} {
+		for _, why := range []error{coord.ErrNoQuorum, coord.ErrNoLeader, coord.ErrStopped, coord.ErrUnreachable} {
 			if errors.Is(err, why) {
 				e.Message = why.Error()
 				break

@@ -17,6 +17,7 @@ func (*Accepted) event() string  { return "accepted" }
 func (*Ready) event() string     { return "ready" }
 func (*Neighbor) event() string  { return "neighbor" }
 func (*GroupDone) event() string { return "group" }
+func (*PlanDone) event() string  { return "plan" }
 func (*Pinned) event() string    { return "pinned" }
 func (*Unpinned) event() string  { return "unpinned" }
 func (*Error) event() string     { return "error" }
@@ -46,6 +47,8 @@ func newEvent(kind string) Event {
 		return new(Neighbor)
 	case "group":
 		return new(GroupDone)
+	case "plan":
+		return new(PlanDone)
 	case "pinned":
 		return new(Pinned)
 	case "unpinned":
