@@ -282,9 +282,17 @@ func (c *Coord) addrs() []string {
 
 // MemberOptions are what this peer brings into a group.
 type MemberOptions struct {
-	Capacity int64  // bytes for copies
+	Capacity int64  // bytes for copies; 0 is half of what is free on the disk
 	Zone     string // members of one zone fail together
 	NoStore  bool   // holds no copies
+}
+
+// settled returns o with its default filled in.
+func (o MemberOptions) settled(dir string) MemberOptions {
+	if o.Capacity == 0 && !o.NoStore {
+		o.Capacity = min(freeBytes(dir)/2, pinset.IntMax)
+	}
+	return o
 }
 
 // Create makes a group with this peer as its admin and only voter, known here as
@@ -296,6 +304,7 @@ func (c *Coord) Create(ctx context.Context, name string, o MemberOptions) (*Grou
 	if err := c.checkName(name, GroupID{}); err != nil {
 		return nil, nil, err
 	}
+	o = o.settled(c.config.Dir)
 	public, recovery, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, nil, err
@@ -384,7 +393,7 @@ func (c *Coord) Join(ctx context.Context, t Token, name string, o MemberOptions)
 	if g, err := c.group(t.Group); err == nil && g.known().parked() == nil && !errors.Is(g.Err(), ErrUnreadable) {
 		return nil, fmt.Errorf("this peer is in the group, as %q: %w", g.Name(), ErrExists)
 	}
-	a, err := c.askToJoin(ctx, t, o)
+	a, err := c.askToJoin(ctx, t, o.settled(c.config.Dir))
 	if err != nil {
 		return nil, err
 	}
