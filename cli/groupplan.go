@@ -80,7 +80,7 @@ func (a *app) printPlan(p *control.PlanDone) {
 	if p.NewLeader {
 		fmt.Fprintf(a.out, "leader     goes; another is elected\n")
 	}
-	moves := fmt.Sprintf("%d of %s get other holders", p.Moves, plural(p.Pins, "pin"))
+	moves := fmt.Sprintf("other holders for %d of %s", p.Moves, plural(p.Pins, "pin"))
 	if !p.Counted {
 		moves += ", of those that were looked at"
 	}

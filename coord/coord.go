@@ -14,6 +14,9 @@
 //	_, err = group.Pin(ctx, coord.PinOptions{Name: "report.pdf", ID: id, …})
 //	c.Close()
 //
+// Who is no member follows a group by its Link, with Follow: it asks any member, as
+// far as its roles or open reading let it, and keeps the last answers (follow.go).
+//
 // # The opening of every stream
 //
 // Both protocols of a group begin with one JSON line of the opener, at most

@@ -47,7 +47,8 @@
 //
 // A voter is writer, reader and storage (not that, with NoStore) besides what it
 // was granted, and every role brings that of reader. An admin does not write by
-// that alone. There is always an admin: what would take the last is denied.
+// that alone. There is always an admin: what would take the last is denied. The
+// role reader can be granted to everyone, and then whoever asks may read.
 //
 // A command that is refused changes nothing but the list of results, and is not
 // in the log of changes: that list is bounded, and whoever is denied could push
