@@ -56,6 +56,7 @@ func TestFollowerServesTheLastAnswersWithTheirAge(t *testing.T) {
 		if err := admin.Grant(ctx, follower.n.ID(), RoleReader); err != nil {
 			t.Fatal(err)
 		}
+		w.eventually("the link's member knows of that", func() bool { return w.hashesAgree(groups) })
 		k, err := follower.Follow(ctx, link, "work")
 		if err != nil || k.Name != "work" || !k.Follows {
 			t.Fatalf("Follow = %+v, %v", k, err)
