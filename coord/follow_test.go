@@ -83,6 +83,11 @@ func TestFollowerServesTheLastAnswersWithTheirAge(t *testing.T) {
 		asked := found[0].LogIndex
 		w.eventually("the follower has looked", func() bool { return w.looked(follower.Coord, groups[0]) })
 
+		w.eventually("the follower has heard of both pins", func() bool {
+			st, _, err := follower.Client(id).Status(ctx)
+			return err == nil && st.Pins == 2
+		})
+
 		// The one member of the link is gone: others are known by now.
 		w.peers[0].crash(t)
 		w.eventually("another leads", func() bool { return w.leader(groups[1:]) >= 0 })
