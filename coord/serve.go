@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -150,8 +151,8 @@ func (g *Group) do(ctx context.Context, from pinset.Peer, n nonce, r request) (a
 	}
 	who := asker{peer: from, nonce: n}
 	if r.Origin != "" {
-		if g.voteOf(m, from) != pinset.Voter {
-			return answer{}, denied("only a voter may ask for another peer")
+		if err := g.mayForward(ctx, m, from); err != nil {
+			return answer{}, err
 		}
 		who = asker{peer: r.Origin, forwarded: true}
 	}
@@ -182,6 +183,25 @@ type asker struct {
 	peer      pinset.Peer
 	nonce     nonce // ours for its stream
 	forwarded bool  // by a voter, which has checked what can be checked
+}
+
+// mayForward says no to who is no voter. A member that has just been elected, or
+// started, may not have applied yet what made the other one a voter.
+func (g *Group) mayForward(ctx context.Context, m *member, from pinset.Peer) error {
+	if g.voteOf(m, from) == pinset.Voter {
+		return nil
+	}
+	if m.leads() {
+		if err := m.fence(ctx); err != nil {
+			return err
+		}
+		if g.voteOf(m, from) == pinset.Voter {
+			return nil
+		}
+	} else if slices.Contains(m.servers(), server{from, true}) {
+		return g.leaderless() // it votes in Raft's log: who leads will know
+	}
+	return denied("only a voter may ask for another peer")
 }
 
 func (g *Group) voteOf(m *member, p pinset.Peer) (v pinset.Vote) {
