@@ -29,18 +29,43 @@ type links struct {
 	learn func(GroupID, *RefusedError) // told why a member does not let this one in
 
 	mu     sync.Mutex
-	open   map[link]*conn // guarded by mu
-	closed bool           // guarded by mu
-	wg     sync.WaitGroup // the conns' readers
+	open   map[link]*conn        // guarded by mu
+	silent map[peer.ID]time.Time // guarded by mu: when one was last found not to answer
+	closed bool                  // guarded by mu
+	wg     sync.WaitGroup        // the conns' readers
 }
 
 // ask sends one request on the link, and waits for the answer.
 func (l *links) ask(ctx context.Context, k link, to peer.AddrInfo, o opening, r request) (answer, error) {
+	var a answer
 	c, err := l.conn(ctx, k, to, o)
-	if err != nil {
-		return answer{}, err
+	if err == nil {
+		a, err = c.ask(ctx, r)
 	}
-	return c.ask(ctx, r)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err == nil {
+		delete(l.silent, k.to)
+	} else if !errors.Is(ctx.Err(), context.Canceled) {
+		l.silent[k.to] = time.Now()
+	}
+	return a, err
+}
+
+// silentLast puts members that were just found not to answer behind the others: a
+// process that hangs takes connections, and costs everybody answerWait each time.
+func (l *links) silentLast(members []peer.AddrInfo) []peer.AddrInfo {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var answer, silent []peer.AddrInfo
+	for _, m := range members {
+		if at, was := l.silent[m.ID]; was && time.Since(at) < silentFor {
+			silent = append(silent, m)
+		} else {
+			answer = append(answer, m)
+		}
+	}
+	return append(answer, silent...)
 }
 
 func (l *links) conn(ctx context.Context, k link, to peer.AddrInfo, o opening) (*conn, error) {
@@ -194,9 +219,18 @@ func (c *conn) read() {
 }
 
 const (
-	callWait  = 15 * time.Second       // of a call whose context has no end of its own
-	retryWait = 100 * time.Millisecond // between two tries while there is no leader
-	hopsMax   = 3                      // from member to leader, while leaders change
+	callWait = 15 * time.Second // of a call whose context has no end of its own
+	hopsMax  = 3                // from member to leader, while leaders change
+	// answerWait is how long a member may say nothing while there is another one to
+	// ask: what both are asked for is done once. silentFor is how long it is then
+	// asked last.
+	answerWait = time.Second
+	silentFor  = 5 * time.Second
+	// retryWait is between two tries while there is no leader. It doubles up to
+	// retryMax: a leader that stops has handed over within milliseconds, an election
+	// takes a second, and who waits costs those who elect.
+	retryWait = 10 * time.Millisecond
+	retryMax  = 50 * time.Millisecond
 )
 
 // Client is a group as one who asks it sees it: any member will do, its own first.
@@ -236,13 +270,13 @@ func (cl *Client) call(ctx context.Context, r request) (answer, error) {
 			return answer{}, err // this peer knows nobody to ask
 		}
 	}
-	for {
+	for wait := retryWait; ; wait = min(2*wait, retryMax) {
 		a, err := cl.round(ctx, r)
 		if !errors.Is(err, ErrNoLeader) {
 			return a, err
 		}
 		select {
-		case <-time.After(retryWait):
+		case <-time.After(wait):
 		case <-ctx.Done():
 			return a, err
 		}
@@ -258,7 +292,7 @@ func (cl *Client) round(ctx context.Context, r request) (answer, error) {
 	for hops := 0; len(targets) > 0 && ctx.Err() == nil; {
 		to := targets[0]
 		targets = targets[1:]
-		a, err := cl.one(ctx, to, o, r)
+		a, err := cl.oneOf(ctx, to, len(targets) > 0, o, r)
 		if err == nil && a.Error == wordNotLeader && hops < hopsMax {
 			if leader, bad := (knownMember{a.Leader, a.Addrs}).info(); bad == nil {
 				hops++
@@ -337,13 +371,23 @@ func (cl *Client) targets() ([]peer.AddrInfo, opening) {
 	}
 	g, err := cl.c.group(cl.group)
 	if err != nil {
-		return cl.via, opening{Group: cl.group, Epoch: cl.epoch}
+		return cl.c.links.silentLast(cl.via), opening{Group: cl.group, Epoch: cl.epoch}
 	}
 	var list []peer.AddrInfo
 	if _, err := g.running(); err == nil {
 		list = append(list, peer.AddrInfo{ID: cl.c.node.ID()})
 	}
-	return append(list, g.members()...), g.opening()
+	return append(list, cl.c.links.silentLast(g.members())...), g.opening()
+}
+
+// oneOf asks one member, and does not wait long for another peer if there are more.
+func (cl *Client) oneOf(ctx context.Context, to peer.AddrInfo, others bool, o opening, r request) (answer, error) {
+	if others && to.ID != cl.c.node.ID() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, cl.c.config.Timing.scale(answerWait))
+		defer cancel()
+	}
+	return cl.one(ctx, to, o, r)
 }
 
 func (cl *Client) one(ctx context.Context, to peer.AddrInfo, o opening, r request) (answer, error) {

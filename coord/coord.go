@@ -124,7 +124,7 @@ func Open(n *node.Node, config Config) (*Coord, error) {
 		return nil, fmt.Errorf("coord: Config.Timing is %d, want LAN or WAN", config.Timing)
 	}
 	c := &Coord{node: n, me: pinset.Peer(n.ID().String()), config: config, dir: filepath.Join(config.Dir, groupsDir), log: config.Log,
-		links: links{node: n, open: map[link]*conn{}}, added: make(chan struct{}, 1), failed: make(chan error, 1),
+		links: links{node: n, open: map[link]*conn{}, silent: map[peer.ID]time.Time{}}, added: make(chan struct{}, 1), failed: make(chan error, 1),
 		parts:  parts{carrier: newStreamCarrier, snapshotThreshold: snapshotThreshold, trailingLogs: trailingLogs},
 		groups: map[GroupID]*Group{}, runs: map[GroupID]bool{}, followed: map[GroupID]*follower{}}
 	c.links.learn = func(id GroupID, e *RefusedError) {
@@ -361,7 +361,7 @@ func (c *Coord) add(f groupFile) (*Group, error) {
 
 // await waits until the state of a group is as it should be.
 func (g *Group) await(ctx context.Context, done func(*pinset.State) bool) error {
-	tick := time.NewTicker(retryWait)
+	tick := time.NewTicker(retryMax)
 	defer tick.Stop()
 	for {
 		if m, err := g.running(); err == nil {

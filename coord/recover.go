@@ -197,7 +197,7 @@ func (c *Coord) Recover(ctx context.Context, id GroupID, o RecoverOptions) (epoc
 
 // awaitLead waits until this member, the only voter, leads.
 func (g *Group) awaitLead(ctx context.Context) error {
-	tick := time.NewTicker(retryWait)
+	tick := time.NewTicker(retryMax)
 	defer tick.Stop()
 	for {
 		if m, err := g.running(); err == nil && m.leads() {

@@ -200,7 +200,7 @@ func (s *simulation) heal() {
 		if time.Since(start) >= 10*time.Second {
 			s.t.Fatal("no commit within 10 s of a heal")
 		}
-		time.Sleep(retryWait) // an answer costs no virtual time
+		time.Sleep(retryMax) // an answer costs no virtual time
 	}
 	s.counts["heals"]++
 	var members []*Group

@@ -1,0 +1,40 @@
+package coord
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/node"
+)
+
+// TestMemberThatHangsCostsItsClientsASecond has a client ask first a member that
+// takes streams and says nothing, as a stopped process does.
+func TestMemberThatHangsCostsItsClientsASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 3)
+		g := w.found(1)[0]
+		if err := w.peers[0].Client(g.ID()).Grant(t.Context(), w.peers[2].n.ID(), RoleReader); err != nil {
+			t.Fatal(err)
+		}
+		hung := w.peers[1].n
+		hung.Handle(groupProtocol, node.HandlerConfig{}, func(ctx context.Context, _ network.Stream) error {
+			<-ctx.Done()
+			return nil
+		})
+		client := w.peers[2].Client(g.ID(), peer.AddrInfo{ID: hung.ID()}, peer.AddrInfo{ID: w.peers[0].n.ID()})
+		for _, atMost := range []time.Duration{2 * time.Second, 100 * time.Millisecond} {
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			began := time.Now()
+			_, _, err := client.Resolve(ctx, "x", ReadOptions{})
+			cancel()
+			if took := time.Since(began); !errors.Is(err, ErrNotFound) || took > atMost {
+				t.Errorf("Resolve = %v after %v, want %v within %v", err, took, ErrNotFound, atMost)
+			}
+		}
+	})
+}
