@@ -346,7 +346,7 @@ func (c *simCarrier) lead() {
 	if c.led {
 		return
 	}
-	if m, err := c.g.voting(); err == nil && m.carrier == c {
+	if m, err := c.g.voting(); err == nil && m.carrier.carrier == c {
 		c.led = true
 		c.net.mu.Lock()
 		defer c.net.mu.Unlock()

@@ -1,0 +1,104 @@
+package coord
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// ackCarrier notes when what the other members acknowledge was sent. Raft's own
+// VerifyLeader takes any acknowledgement that is read after the call, from learners
+// too: a leader whose process was stopped for a while reads, when it goes on, those
+// from before another one was elected. (hashicorp/raft v1.8.0, replication.go:
+// notifyAll.)
+//
+// What Raft sends in a pipeline is not noted: heartbeats are sent otherwise, and
+// VerifyLeader has them sent at once.
+type ackCarrier struct {
+	carrier
+
+	mu   sync.Mutex
+	acks map[raft.ServerID]ack // guarded by mu
+	wake chan struct{}         // guarded by mu: closed by the next ack; nil when nobody waits
+}
+
+// ack is the latest message of a leader that a member has acknowledged.
+type ack struct {
+	term uint64
+	sent time.Time
+}
+
+// AppendEntries sends entries, or a heartbeat.
+func (t *ackCarrier) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	sent := time.Now()
+	err := t.carrier.AppendEntries(id, target, args, resp)
+	if err == nil && resp.Success {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if !sent.Before(t.acks[id].sent) {
+			t.acks[id] = ack{args.Term, sent}
+		}
+		if t.wake != nil {
+			close(t.wake)
+			t.wake = nil
+		}
+	}
+	return err
+}
+
+// next returns a channel that is closed by the next acknowledgement.
+func (t *ackCarrier) next() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.wake == nil {
+		t.wake = make(chan struct{})
+	}
+	return t.wake
+}
+
+// quorumSince says whether most of the voters have acknowledged, in that term,
+// something that was sent since then; self has.
+func (t *ackCarrier) quorumSince(voters []server, self raft.ServerID, term uint64, since time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all, acked := 0, 0
+	for _, s := range voters {
+		if !s.voter {
+			continue
+		}
+		all++
+		id := raft.ServerID(s.id)
+		if a := t.acks[id]; id == self || a.term == term && !a.sent.Before(since) {
+			acked++
+		}
+	}
+	return acked > all/2
+}
+
+// verify returns once a quorum has acknowledged what this leader sent it in that
+// term after the call: nobody else was elected before.
+func (m *member) verify(ctx context.Context, term uint64) error {
+	since := time.Now()
+	self := raft.ServerID(m.carrier.LocalAddr())
+	if err := await(ctx, m.raft.VerifyLeader()); err != nil {
+		return leadership(err)
+	}
+	// Heartbeats have been sent, or follow those that were under way at the call.
+	for {
+		next := m.carrier.next()
+		switch {
+		case m.carrier.quorumSince(m.servers(), self, term, since):
+			return nil
+		case !m.leads() || m.term() != term:
+			return ErrNoLeader
+		}
+		select {
+		case <-next:
+		case <-time.After(commitTimeout): // it may lead no more
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
