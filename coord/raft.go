@@ -88,6 +88,7 @@ type member struct {
 	carrier *ackCarrier
 	timing  Timing
 	logRuns atomic.Int32 // calls of log.Run that have not returned
+	hurried atomic.Int64 // Unix nanoseconds of the last hurry, 0 after calm
 
 	fenceMu   sync.Mutex // guards the next, and is held while a barrier is under way
 	fenceTerm uint64     // the term in which a barrier has been applied here
@@ -143,6 +144,7 @@ func openMember(c memberConfig) (*member, error) {
 		}
 		return nil, errors.Join(err, m.carrier.Close(), log.Close())
 	}
+	m.carrier.onLost(m.hurry)
 	return m, nil
 }
 
@@ -366,6 +368,38 @@ func (m *member) fence(ctx context.Context) error {
 	}
 	m.fenceTerm = term
 	return nil
+}
+
+// hurry has this member stand for election sooner when the leader's streams have
+// all ended: a process that died leaves that behind at once, and Raft by itself
+// goes by silence alone. It is a hint, not more: if the leader is well, who else
+// hears it does not grant the pre-vote.
+func (m *member) hurry(lost peer.ID) {
+	if lost == m.leader() && !m.leads() {
+		m.hurried.Store(time.Now().UnixNano())
+		m.setPatience(leaseTimeout)
+	}
+}
+
+// calm takes hurry back once a leader has been heard since.
+func (m *member) calm() {
+	if since := m.hurried.Load(); since > 0 && (m.leads() || m.raft.LastContact().UnixNano() > since) {
+		m.hurried.Store(0)
+		m.setPatience(electionTimeout)
+	}
+}
+
+// setPatience says how long a leader may be silent. Raft allows no less than
+// leaseTimeout, and draws 1 to 2 times that.
+func (m *member) setPatience(d time.Duration) {
+	c := m.raft.ReloadableConfig()
+	if d = m.timing.scale(d); c.HeartbeatTimeout == d {
+		return
+	}
+	c.HeartbeatTimeout = d
+	if err := m.raft.ReloadConfig(c); err != nil {
+		panic(fmt.Sprintf("Raft refuses our heartbeat timeout of %v: %v", d, err))
+	}
 }
 
 func (m *member) leads() bool         { return m.raft.State() == raft.Leader }

@@ -141,6 +141,9 @@ func (c *simCarrier) reset(drop func(peer.ID) bool) {
 	}
 }
 
+// onLost does nothing: who dies here leaves no sign of it.
+func (c *simCarrier) onLost(func(peer.ID)) {}
+
 func (c *simCarrier) mute(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -233,7 +233,7 @@ func (s *simulation) mend() {
 			continue
 		}
 		if m, err := g.running(); err == nil && s.net != nil {
-			time.Sleep(time.Until(m.carrier.(*simCarrier).mutedUntil()))
+			time.Sleep(time.Until(m.carrier.carrier.(*simCarrier).mutedUntil()))
 		}
 	}
 }

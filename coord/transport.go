@@ -107,6 +107,9 @@ type carrier interface {
 	// and elect another leader. Raft itself can't be asked to hand over while its
 	// main loop hangs in a write.
 	mute(time.Duration)
+	// onLost has fn told, from now on, when the last stream that a member had opened
+	// has ended. Raft reads those, and so knows at once; its own lie idle in a pool.
+	onLost(fn func(peer.ID))
 }
 
 // streamCarrier is a carrier over streams between peers.
@@ -152,6 +155,7 @@ type streamLayer struct {
 	mu    sync.Mutex
 	conns map[*streamConn]struct{} // guarded by mu: all that are open
 	until time.Time                // guarded by mu: muted until then
+	lost  func(peer.ID)            // guarded by mu: see onLost; may be nil
 }
 
 func newStreamLayer(n opener) *streamLayer {
@@ -190,13 +194,13 @@ func (l *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (n
 	if err != nil {
 		return nil, err
 	}
-	return l.track(s)
+	return l.track(s, false)
 }
 
 // serve hands a stream that has been let in to Raft, and returns when Raft, the
 // peer or ctx has done with it.
 func (l *streamLayer) serve(ctx context.Context, s network.Stream) error {
-	c, err := l.track(s)
+	c, err := l.track(s, true)
 	if err != nil {
 		return err
 	}
@@ -215,8 +219,8 @@ func (l *streamLayer) serve(ctx context.Context, s network.Stream) error {
 	return nil
 }
 
-func (l *streamLayer) track(s network.Stream) (*streamConn, error) {
-	c := &streamConn{Stream: s, layer: l, closed: make(chan struct{})}
+func (l *streamLayer) track(s network.Stream, accepted bool) (*streamConn, error) {
+	c := &streamConn{Stream: s, layer: l, accepted: accepted, closed: make(chan struct{})}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ctx.Err() != nil || time.Now().Before(l.until) {
@@ -275,6 +279,7 @@ func (l *streamLayer) Close() error {
 type streamConn struct {
 	network.Stream
 	layer     *streamLayer
+	accepted  bool // the other side opened it
 	closed    chan struct{}
 	closeOnce sync.Once
 }
@@ -286,10 +291,28 @@ func (c *streamConn) RemoteAddr() net.Addr { return peerAddr(c.Conn().RemotePeer
 // and Raft never closes that.
 func (c *streamConn) Close() error {
 	c.closeOnce.Do(func() {
-		c.layer.mu.Lock()
-		delete(c.layer.conns, c)
-		c.layer.mu.Unlock()
+		c.layer.forget(c)
 		close(c.closed)
 	})
 	return c.Reset()
+}
+
+func (l *streamLayer) forget(c *streamConn) {
+	from := c.Conn().RemotePeer()
+	l.mu.Lock()
+	delete(l.conns, c)
+	last, lost := c.accepted, l.lost
+	for other := range l.conns {
+		last = last && !(other.accepted && other.Conn().RemotePeer() == from)
+	}
+	l.mu.Unlock()
+	if last && lost != nil && l.ctx.Err() == nil {
+		lost(from)
+	}
+}
+
+func (l *streamLayer) onLost(fn func(peer.ID)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lost = fn
 }

@@ -21,6 +21,7 @@ func (g *Group) watch(ctx context.Context, m *member) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	for {
+		m.calm()
 		if m.leader() != "" {
 			g.mu.Lock()
 			g.heard = time.Now()
