@@ -36,14 +36,14 @@ func (m *member) begin(t *testing.T) {
 	m.flags = []string{"--listen", listen, "--no-lan"} // a member comes back where it was
 }
 
-func (m *member) start(t *testing.T) {
+func (m *member) start(t testing.TB) {
 	t.Helper()
 	m.daemon = m.serve(t, "daemon")
 	m.id = m.daemon.ready.text("peer_id")
 }
 
 // group runs a group command on the member's daemon.
-func (m *member) group(t *testing.T, args ...string) event {
+func (m *member) group(t testing.TB, args ...string) event {
 	t.Helper()
 	r := m.runPlain(t, append([]string{"group"}, args...)...)
 	if r.code != 0 || len(r.events) == 0 {
@@ -68,7 +68,7 @@ func newGroup(t *testing.T, count int) []*member {
 }
 
 // awaitGroup asks a member until the group is as it should be.
-func awaitGroup(t *testing.T, m *member, what string, ok func(event) bool) event {
+func awaitGroup(t testing.TB, m *member, what string, ok func(event) bool) event {
 	t.Helper()
 	var last event
 	for deadline := time.Now().Add(commandMax); time.Now().Before(deadline); {

@@ -5,9 +5,11 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -25,6 +27,9 @@ import (
 	// For the test cache alone: it must know what the program is built from.
 	_ "github.com/p2pshare/p2pshare/cli"
 )
+
+// long has the tests of groups take their full length: see each of them.
+var long = flag.Bool("long", false, "test groups for as long as they are judged by, rather than for seconds")
 
 // program is the binary under test, built by TestMain.
 var program string
@@ -57,13 +62,22 @@ func buildAndRun(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	program = filepath.Join(dir, "p2pshare")
-	build := exec.Command("go", "build", "-trimpath", "-o", program, "github.com/p2pshare/p2pshare/cli/p2pshare")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build the program: %v\n%s", err, out)
+	if err := build(program); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
+}
+
+// build builds the program, with further flags of go build.
+func build(path string, flags ...string) error {
+	args := slices.Concat([]string{"build", "-trimpath", "-o", path}, flags, []string{"github.com/p2pshare/p2pshare/cli/p2pshare"})
+	c := exec.Command("go", args...)
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := c.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the program: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // commandMax bounds every command of these tests that should end by itself.
@@ -75,6 +89,7 @@ type peer struct {
 	home, dir string
 	flags     []string
 	netns     string // run inside this namespace; empty: here
+	binary    string // run this build; empty: program
 }
 
 // loopback are flags that keep a peer on this machine.
@@ -86,7 +101,7 @@ func newPeer(t testing.TB, flags ...string) *peer {
 }
 
 func (p *peer) command(ctx context.Context, args ...string) *exec.Cmd {
-	c := commandIn(ctx, p.netns, slices.Concat([]string{program, "--home", p.home, "--json"}, args)...)
+	c := commandIn(ctx, p.netns, slices.Concat([]string{cmp.Or(p.binary, program), "--home", p.home, "--json"}, args)...)
 	c.Dir = p.dir
 	c.Env = slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "P2PSHARE_") })
 	return c
