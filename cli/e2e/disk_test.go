@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// fault is a fault of a member's disk: strace has the system calls of the running
+// diskFault is a fault of a member's disk: strace has the system calls of the running
 // daemon fail, or take long, from the moment that it is attached.
-type fault struct {
+type diskFault struct {
 	cmd     *exec.Cmd
 	started time.Time
 	path    string // where strace writes the calls that it changed
@@ -34,9 +34,9 @@ func needPtrace(t *testing.T) {
 
 // inject makes calls, a list with commas, of a daemon go wrong as strace's --inject
 // says. It returns once strace has all of the daemon's threads.
-func inject(t *testing.T, p *process, calls, how string) *fault {
+func inject(t *testing.T, p *process, calls, how string) *diskFault {
 	t.Helper()
-	f := &fault{path: filepath.Join(t.TempDir(), "strace")}
+	f := &diskFault{path: filepath.Join(t.TempDir(), "strace")}
 	f.cmd = exec.Command("strace", "-f", "-ttt", "-o", f.path, "-e", "trace="+calls, "-e", "inject="+calls+":"+how,
 		"-p", strconv.Itoa(p.cmd.Process.Pid))
 	f.started = time.Now()
@@ -62,7 +62,7 @@ func inject(t *testing.T, p *process, calls, how string) *fault {
 }
 
 // end detaches strace: the disk is good again. It may be called twice.
-func (f *fault) end() {
+func (f *diskFault) end() {
 	if f.cmd.ProcessState == nil {
 		f.cmd.Process.Signal(syscall.SIGINT)
 		f.cmd.Wait()
@@ -70,7 +70,7 @@ func (f *fault) end() {
 }
 
 // first is when the first call went wrong.
-func (f *fault) first(t *testing.T) time.Time {
+func (f *diskFault) first(t *testing.T) time.Time {
 	t.Helper()
 	log, err := os.ReadFile(f.path)
 	if err != nil {
