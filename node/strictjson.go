@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -82,11 +84,13 @@ func checkStrict(data []byte, t reflect.Type) error {
 	}
 	// The grammar is the library's business, so that what passes here is what
 	// json.Unmarshal takes; the walk then need not look for broken syntax.
-	var syntax *json.SyntaxError
-	var raw json.RawMessage
-	if err := json.Unmarshal(data, &raw); errors.As(err, &syntax) {
-		return s.errorf(int(max(syntax.Offset-1, 0)), "%s", syntax)
-	} else if err != nil {
+	if !json.Valid(data) {
+		var syntax *json.SyntaxError
+		var raw json.RawMessage
+		err := json.Unmarshal(data, &raw) // says where
+		if errors.As(err, &syntax) {
+			return s.errorf(int(max(syntax.Offset-1, 0)), "%s", syntax)
+		}
 		return fmt.Errorf("%w: %w", ErrBadJSON, err)
 	}
 	return s.value(t, 0)
@@ -139,7 +143,7 @@ func (s *jsonScan) value(t reflect.Type, depth int) error {
 		}
 		return s.array(transparent(t), depth+1)
 	case '"':
-		_, err := s.text()
+		_, err := s.quoted()
 		return err
 	}
 	for s.pos < len(s.data) && !strings.ContainsRune(" \t\r\n,]}", rune(s.data[s.pos])) {
@@ -176,22 +180,25 @@ func (s *jsonScan) object(t reflect.Type, depth int) error {
 	} else if t != nil && t.Kind() == reflect.Struct {
 		fields = jsonFields(t)
 	}
-	seen := make(map[string]string) // folded key → key
-	s.pos++                         // {
+	var seen jsonKeys
+	s.pos++ // {
 	for s.next() != '}' {
 		start := s.pos
 		key, err := s.text()
 		if err != nil {
 			return err
 		}
-		folded := jsonFold(key)
-		if old, ok := seen[folded]; ok && old == key {
+		field, known := fields[key] // the usual case: its folded form is at hand
+		folded := field.folded
+		if !known {
+			folded = jsonFold(key)
+			field, known = fields[folded]
+		}
+		if old, ok := seen.add(folded, key); ok && old == key {
 			return s.errorf(start, "second key %s", quoteKey(key))
 		} else if ok {
 			return s.errorf(start, "keys %s and %s differ only by case", quoteKey(old), quoteKey(key))
 		}
-		seen[folded] = key
-		field, known := fields[folded]
 		if known && field.name != key {
 			return s.errorf(start, "key %s must be written %q", quoteKey(key), field.name)
 		}
@@ -213,9 +220,56 @@ func (s *jsonScan) object(t reflect.Type, depth int) error {
 	return nil
 }
 
+// jsonKeys are the keys of one object. The first few are looked through: making a
+// map takes longer than decoding most objects.
+type jsonKeys struct {
+	few  [16]struct{ folded, key string }
+	n    int
+	many map[string]string // folded key → key; once few is full
+}
+
+// add returns the key of the same folded form that is there already; else key is.
+func (k *jsonKeys) add(folded, key string) (old string, found bool) {
+	for i := range k.n {
+		if k.few[i].folded == folded {
+			return k.few[i].key, true
+		}
+	}
+	if k.n < len(k.few) {
+		k.few[k.n].folded, k.few[k.n].key = folded, key
+		k.n++
+		return "", false
+	}
+	if old, found = k.many[folded]; found {
+		return old, true
+	}
+	if k.many == nil {
+		k.many = map[string]string{}
+	}
+	k.many[folded] = key
+	return "", false
+}
+
 // text consumes one string and returns it unescaped.
 func (s *jsonScan) text() (string, error) {
-	start, escaped := s.pos, false
+	start := s.pos
+	escaped, err := s.quoted()
+	if err != nil {
+		return "", err
+	}
+	quoted := s.data[start:s.pos]
+	if !escaped {
+		return string(quoted[1 : len(quoted)-1]), nil
+	}
+	var text string
+	if err := json.Unmarshal(quoted, &text); err != nil {
+		return "", s.errorf(start, "%s", err)
+	}
+	return text, nil
+}
+
+// quoted consumes one string and reports whether anything in it is escaped.
+func (s *jsonScan) quoted() (escaped bool, err error) {
 	for s.pos++; s.data[s.pos] != '"'; s.pos++ {
 		if s.data[s.pos] != '\\' {
 			continue
@@ -230,27 +284,19 @@ func (s *jsonScan) text() (string, error) {
 		s.pos += 4
 		switch {
 		case 0xdc00 <= unit && unit < 0xe000:
-			return "", s.errorf(at, "half of a surrogate pair")
+			return false, s.errorf(at, "half of a surrogate pair")
 		case 0xd800 <= unit && unit < 0xdc00:
 			if s.data[s.pos+1] != '\\' || s.data[s.pos+2] != 'u' {
-				return "", s.errorf(at, "half of a surrogate pair")
+				return false, s.errorf(at, "half of a surrogate pair")
 			}
 			if low := s.hex4(s.pos + 3); low < 0xdc00 || 0xe000 <= low {
-				return "", s.errorf(at, "half of a surrogate pair")
+				return false, s.errorf(at, "half of a surrogate pair")
 			}
 			s.pos += 6
 		}
 	}
 	s.pos++
-	quoted := s.data[start:s.pos]
-	if !escaped {
-		return string(quoted[1 : len(quoted)-1]), nil
-	}
-	var text string
-	if err := json.Unmarshal(quoted, &text); err != nil {
-		return "", s.errorf(start, "%s", err)
-	}
-	return text, nil
+	return escaped, nil
 }
 
 // hex4 returns the four hexadecimal digits at pos as a number.
@@ -306,8 +352,8 @@ func transparent(t reflect.Type) reflect.Type {
 
 // jsonField is a struct field as encoding/json sees it.
 type jsonField struct {
-	name string
-	typ  reflect.Type
+	name, folded string
+	typ          reflect.Type
 }
 
 // jsonFieldsCache holds what jsonFields computed: struct type → map[string]jsonField.
@@ -315,13 +361,16 @@ type jsonField struct {
 var jsonFieldsCache sync.Map
 
 // jsonFields returns the fields of struct type t, embedded structs' fields
-// included, by their folded names.
+// included, by their names and by their folded names.
 func jsonFields(t reflect.Type) map[string]jsonField {
 	if cached, ok := jsonFieldsCache.Load(t); ok {
 		return cached.(map[string]jsonField)
 	}
 	fields := make(map[string]jsonField)
 	addJSONFields(fields, t, nil)
+	for _, f := range slices.Collect(maps.Values(fields)) {
+		fields[f.name] = f
+	}
 	jsonFieldsCache.Store(t, fields)
 	return fields
 }
@@ -357,6 +406,6 @@ func addJSONFields(fields map[string]jsonField, t reflect.Type, outer []reflect.
 		if old, ok := fields[folded]; ok {
 			panic(fmt.Sprintf("node: DecodeStrict into %s: JSON fields %q and %q can't be told apart", t, old.name, name))
 		}
-		fields[folded] = jsonField{name, f.Type}
+		fields[folded] = jsonField{name, folded, f.Type}
 	}
 }
