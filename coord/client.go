@@ -28,11 +28,20 @@ type links struct {
 	node  opener
 	learn func(GroupID, *RefusedError) // told why a member does not let this one in
 
-	mu     sync.Mutex
-	open   map[link]*conn        // guarded by mu
-	silent map[peer.ID]time.Time // guarded by mu: when one was last found not to answer
-	closed bool                  // guarded by mu
-	wg     sync.WaitGroup        // the conns' readers
+	mu      sync.Mutex
+	open    map[link]*conn        // guarded by mu
+	dialing map[link]*dialing     // guarded by mu: what is being opened
+	silent  map[peer.ID]time.Time // guarded by mu: when one was last found not to answer
+	closed  bool                  // guarded by mu
+	wg      sync.WaitGroup        // the conns' readers
+}
+
+// dialing is an attempt to open a stream. Its fields are set once done is closed.
+type dialing struct {
+	done    chan struct{}
+	conn    *conn
+	err     error
+	dropped bool // whoever opened it did not wait for the end
 }
 
 // ask sends one request on the link, and waits for the answer.
@@ -68,32 +77,55 @@ func (l *links) silentLast(members []peer.AddrInfo) []peer.AddrInfo {
 	return append(answer, silent...)
 }
 
+// conn returns the stream of the link, and opens it if there is none. Those who ask
+// meanwhile wait for it: a member lets in only so many streams of a peer.
 func (l *links) conn(ctx context.Context, k link, to peer.AddrInfo, o opening) (*conn, error) {
-	l.mu.Lock()
-	c := l.open[k]
-	l.mu.Unlock()
-	if c != nil && c.alive() {
-		return c, nil
+	for {
+		l.mu.Lock()
+		if c := l.open[k]; c != nil && c.alive() {
+			l.mu.Unlock()
+			return c, nil
+		}
+		d := l.dialing[k]
+		if d == nil {
+			d = &dialing{done: make(chan struct{})}
+			l.dialing[k] = d
+			l.mu.Unlock()
+			l.dial(ctx, k, to, o, d)
+			return d.conn, d.err
+		}
+		l.mu.Unlock()
+		select {
+		case <-d.done:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if !d.dropped {
+			return d.conn, d.err
+		}
 	}
+}
+
+// dial opens a stream and ends d, which is in l.dialing.
+func (l *links) dial(ctx context.Context, k link, to peer.AddrInfo, o opening, d *dialing) {
 	s, a, err := dialGroup(ctx, l.node, to, groupProtocol, o)
 	if refused := (*RefusedError)(nil); errors.As(err, &refused) {
 		l.learn(k.group, refused)
 	}
-	if err != nil {
-		return nil, err
-	}
-	c = &conn{stream: s, nonce: a.Nonce, waiting: map[uint64]chan answer{}, ended: make(chan struct{})}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed {
+	delete(l.dialing, k)
+	defer close(d.done)
+	if err == nil && l.closed {
 		s.Reset()
-		return nil, ErrStopped
+		err = ErrStopped
 	}
-	if other := l.open[k]; other != nil && other.alive() {
-		s.Reset() // two dialled at once
-		return other, nil
+	if err != nil {
+		d.err, d.dropped = err, ctx.Err() != nil
+		return
 	}
-	l.open[k] = c
+	c := newConn(s, a.Nonce)
+	d.conn, l.open[k] = c, c
 	l.wg.Go(func() {
 		c.read()
 		l.mu.Lock()
@@ -102,7 +134,6 @@ func (l *links) conn(ctx context.Context, k link, to peer.AddrInfo, o opening) (
 			delete(l.open, k)
 		}
 	})
-	return c, nil
 }
 
 // drop ends the streams of a group: what they were let in as is over.
@@ -130,15 +161,18 @@ func (l *links) close() {
 // conn is a stream of requests, many at a time.
 type conn struct {
 	stream network.Stream
+	out    *lineWriter
 	nonce  nonce         // the member's
 	ended  chan struct{} // closed when the stream has ended
 	tag    atomic.Uint64
 	heard  atomic.Uint64 // answers read
 
-	writing sync.Mutex // held while a line is written
-
 	mu      sync.Mutex
 	waiting map[uint64]chan answer // guarded by mu: by tag
+}
+
+func newConn(s network.Stream, n nonce) *conn {
+	return &conn{stream: s, out: newLineWriter(s), nonce: n, waiting: map[uint64]chan answer{}, ended: make(chan struct{})}
 }
 
 func (c *conn) alive() bool {
@@ -164,7 +198,7 @@ func (c *conn) ask(ctx context.Context, r request) (answer, error) {
 		delete(c.waiting, r.Tag)
 	}()
 	heard := c.heard.Load()
-	if err := c.write(r); err != nil {
+	if err := c.out.write(r); err != nil {
 		return answer{}, err
 	}
 	select {
@@ -178,19 +212,6 @@ func (c *conn) ask(ctx context.Context, r request) (answer, error) {
 		}
 		return answer{}, ctx.Err()
 	}
-}
-
-func (c *conn) write(r request) error {
-	c.writing.Lock()
-	defer c.writing.Unlock()
-	err := c.stream.SetWriteDeadline(time.Now().Add(lineWait))
-	if err == nil {
-		err = writeLine(c.stream, r)
-	}
-	if err != nil {
-		c.stream.Reset() // half a line may be out
-	}
-	return err
 }
 
 // read hands out answers until the stream ends.

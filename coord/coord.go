@@ -124,7 +124,7 @@ func Open(n *node.Node, config Config) (*Coord, error) {
 		return nil, fmt.Errorf("coord: Config.Timing is %d, want LAN or WAN", config.Timing)
 	}
 	c := &Coord{node: n, me: pinset.Peer(n.ID().String()), config: config, dir: filepath.Join(config.Dir, groupsDir), log: config.Log,
-		links: links{node: n, open: map[link]*conn{}, silent: map[peer.ID]time.Time{}}, added: make(chan struct{}, 1), failed: make(chan error, 1),
+		links: links{node: n, open: map[link]*conn{}, dialing: map[link]*dialing{}, silent: map[peer.ID]time.Time{}}, added: make(chan struct{}, 1), failed: make(chan error, 1),
 		parts:  parts{carrier: newStreamCarrier, snapshotThreshold: snapshotThreshold, trailingLogs: trailingLogs},
 		groups: map[GroupID]*Group{}, runs: map[GroupID]bool{}, followed: map[GroupID]*follower{}}
 	c.links.learn = func(id GroupID, e *RefusedError) {
@@ -509,7 +509,7 @@ func (c *Coord) joinAt(ctx context.Context, t Token, to peer.AddrInfo, r request
 	statement := joinStatement(t.Group, a.Epoch, c.self(), pinset.Peer(to.ID.String()), r.Nonce, a.Nonce)
 	signature := pinset.Signature(ed25519.Sign(t.key(), statement))
 	r.Token, r.Signature = &key, &signature
-	k := &conn{stream: s, waiting: map[uint64]chan answer{}, ended: make(chan struct{})}
+	k := newConn(s, a.Nonce)
 	reading := make(chan struct{})
 	go func() { defer close(reading); k.read() }()
 	defer func() { s.Reset(); <-reading }()

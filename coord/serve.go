@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -75,15 +74,19 @@ func (c *Coord) serveGroup(ctx context.Context, s network.Stream) error {
 // time, and writes the answers as they come.
 func serveRequests(ctx context.Context, s network.Stream, do func(context.Context, request) answer) error {
 	in := bufio.NewReaderSize(s, 64<<10)
-	var writing sync.Mutex
+	out := newLineWriter(s)
+	var heard time.Time
 	ctx, cancel := context.WithCancel(ctx)
 	var tasks errgroup.Group
 	tasks.SetLimit(requestsMax)
 	defer tasks.Wait()
 	defer cancel() // nobody is there any more for what is at work
 	for {
-		if err := s.SetReadDeadline(time.Now().Add(groupIdle)); err != nil {
-			return err
+		if now := time.Now(); now.Sub(heard) > groupIdle/10 { // a deadline is a timer: not for each line
+			if err := s.SetReadDeadline(now.Add(groupIdle)); err != nil {
+				return err
+			}
+			heard = now
 		}
 		line, err := readLine(in)
 		if errors.Is(err, io.EOF) {
@@ -97,16 +100,7 @@ func serveRequests(ctx context.Context, s network.Stream, do func(context.Contex
 			return err
 		}
 		tasks.Go(func() error {
-			a := do(ctx, r)
-			writing.Lock()
-			defer writing.Unlock()
-			if err := s.SetWriteDeadline(time.Now().Add(lineWait)); err != nil {
-				return s.Reset()
-			}
-			if err := writeLine(s, a); err != nil {
-				return s.Reset()
-			}
-			return nil
+			return out.write(do(ctx, r))
 		})
 	}
 }
