@@ -196,19 +196,29 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	return fsmSnapshot{f.state.Clone()}, nil
 }
 
-// Restore replaces the state by that of a snapshot.
+// Restore replaces the state by that of a snapshot. The old one goes first, so that
+// there are never two of a large group; who wants to look waits meanwhile, some
+// seconds for a million pins. So there is no way back when the snapshot can't be
+// read, though its checksum was right: the fsm is broken then.
 func (f *fsm) Restore(r io.ReadCloser) error {
 	defer r.Close()
-	state, err := pinset.Decode(r)
-	if err != nil {
-		return err
-	}
-	if g, founded := state.Group(); founded && GroupID(g.ID) != f.group {
-		return fmt.Errorf("the snapshot is of group %s, not of %s", g.ID, f.group)
-	}
 	f.mu.Lock()
 	if f.broken != nil {
 		defer f.mu.Unlock()
+		return f.broken
+	}
+	f.state = nil
+	state, err := pinset.Decode(r)
+	if err == nil {
+		if g, founded := state.Group(); founded && GroupID(g.ID) != f.group {
+			err = fmt.Errorf("it is of group %s, not of %s", g.ID, f.group)
+		}
+	}
+	if err != nil {
+		defer f.mu.Unlock()
+		f.state = pinset.New()
+		f.broken = fmt.Errorf("restore a snapshot: %w", err)
+		close(f.failed)
 		return f.broken
 	}
 	f.state, f.applied = state, state.Index()
