@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"github.com/p2pshare/p2pshare/coord/internal/pinset"
 	"github.com/p2pshare/p2pshare/coord/internal/raftlog"
 	"github.com/p2pshare/p2pshare/share/content"
+	"golang.org/x/sync/errgroup"
 )
 
 func TestVotersAreOneThreeOrFive(t *testing.T) {
@@ -344,6 +346,16 @@ func TestLogThatStopsEndsRun(t *testing.T) {
 		w := newWorld(t, 2)
 		g := w.found(1)[0]
 		if _, err := w.peers[0].Client(g.ID()).Pin(t.Context(), pinOf("first")); err != nil {
+			t.Fatal(err)
+		}
+		var tasks errgroup.Group
+		for i := range recentLogs { // so that the first is not in memory any more
+			tasks.Go(func() error {
+				_, err := w.peers[0].Client(g.ID()).Pin(t.Context(), pinOf(fmt.Sprint(i)))
+				return err
+			})
+		}
+		if err := tasks.Wait(); err != nil {
 			t.Fatal(err)
 		}
 		damage(t, w.peers[0].dir, "nfirst")
