@@ -21,3 +21,15 @@ func reserve(f *os.File, from, to int64) error {
 		return err
 	}
 }
+
+// syncData makes what was written to f durable, and of the metadata only what it
+// takes to read it: not the time of the write, which would be a write of its own.
+func syncData(f *os.File) error {
+	for {
+		err := unix.Fdatasync(int(f.Fd()))
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		return err
+	}
+}

@@ -176,7 +176,7 @@ func (d *files) open(path string, unsynced bool) (*segmentFile, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return &segmentFile{WritableFile: d.c.Faults.File(filepath.Base(path), f), file: f, in: d,
+	return &segmentFile{WritableFile: d.c.Faults.File(filepath.Base(path), dataFile{f}), file: f, in: d,
 		reserved: info.Size(), unsynced: unsynced}, nil
 }
 
@@ -207,6 +207,11 @@ type segmentFile struct {
 	reserved int64 // bytes allocated
 	unsynced bool  // its name is not known to be on the disk
 }
+
+// dataFile is a file whose length does not change with what is written.
+type dataFile struct{ *os.File }
+
+func (f dataFile) Sync() error { return syncData(f.File) }
 
 // WriteAt allocates first. When that fails for lack of space nothing has been
 // written, and raft-wal takes the batch back. Any other failure may have left a

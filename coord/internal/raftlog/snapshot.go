@@ -61,6 +61,10 @@ const (
 	// appends between two snapshots.
 	snapshotsKept = 2
 
+	// syncEvery is how many bytes of a snapshot are handed to the disk at once. The
+	// log's writes wait behind them: 100 MB at the end would hold commits up.
+	syncEvery = 4 << 20
+
 	// configurationMax is far above what a group's members take.
 	configurationMax = 1 << 20
 )
@@ -341,6 +345,7 @@ type sink struct {
 	header header
 	file   *os.File
 	buffer *bufio.Writer
+	synced int64 // bytes of the contents that are on the disk
 	err    error // of a write: Close then cancels
 	done   bool
 }
@@ -351,6 +356,12 @@ func (k *sink) Write(b []byte) (int, error) {
 	n, err := k.buffer.Write(b)
 	k.header.size += int64(n)
 	k.header.contents = crc32.Update(k.header.contents, castagnoli, b[:n])
+	if err == nil && k.header.size-k.synced >= syncEvery {
+		k.synced = k.header.size
+		if err = k.buffer.Flush(); err == nil {
+			err = k.file.Sync()
+		}
+	}
 	if err != nil {
 		k.err = fullOr(err)
 	}
