@@ -47,6 +47,7 @@ func (a *app) runDaemon(cmd *cobra.Command, need need) error {
 	if err != nil {
 		return err
 	}
+	boundGarbage()
 	up := false
 	err = a.runOwn(cmd.Context(), s, own, func(ctx context.Context, use *session) error {
 		a.printReady(use.own.ready())
