@@ -10,7 +10,7 @@ import (
 )
 
 func (s *State) pinOf(id content.ID) (*pin, bool) {
-	return s.pins.get(keyOfID(id), func(p *pin) int { return bytes.Compare(p.id[:], id[:]) })
+	return s.pins.get(keyOfID(id), func(p *pin) int { return bytes.Compare(p.ref[:], id[:]) })
 }
 
 func (s *State) nameOf(lookup string) (*name, bool) {
@@ -41,10 +41,14 @@ func (s *State) setPin(c *SetPin) (outcome, string) {
 		return o, ""
 	}
 
-	p := &pin{id: c.ID, kind: c.Kind, size: c.Size, replicas: uint8(c.Replicas), expires: c.Expires,
+	p := &pin{kind: c.Kind, size: c.Size, replicas: uint8(c.Replicas),
 		index: s.applied, by: sharedPeer(c.By), source: c.Source.join(), bare: c.Name == ""}
+	p.setMore(c.Expires, nil)
 	if pinned {
-		p.renew(old, bound != nil && bound.id == c.ID, c.Source != nil)
+		p.renew(old, bound != nil && bound.id() == c.ID, c.Source != nil)
+	} else {
+		id := c.ID // alone: c is not to be kept
+		p.ref = &id
 	}
 	if c.Name == "" {
 		s.putPin(p, old)
@@ -56,11 +60,11 @@ func (s *State) setPin(c *SetPin) (outcome, string) {
 		s.putPast(past, past.versions, 0)
 	}
 	n := newName(c.Lookup, c.Name)
-	n.id, n.at, n.index, n.by = c.ID, c.At, s.applied, p.by
+	n.ref, n.at, n.index, n.by = p.ref, c.At, s.applied, p.by
 	put(s, &s.names, n)
 	p.addName(n)
 	s.putPin(p, old)
-	if bound != nil && bound.id != c.ID {
+	if bound != nil && bound.id() != c.ID {
 		s.release(bound)
 	}
 	return done, c.Name
@@ -89,7 +93,7 @@ func (s *State) mayPin(c *SetPin, old *pin, bound *name) outcome {
 		return refuse(Invalid, tooManyPins)
 	case c.Name != "" && bound == nil && s.names.length >= NamesMax:
 		return refuse(Invalid, tooManyNames)
-	case c.Name != "" && old != nil && old.nameCount() >= NamesPerPinMax && (bound == nil || bound.id != c.ID):
+	case c.Name != "" && old != nil && old.nameCount() >= NamesPerPinMax && (bound == nil || bound.id() != c.ID):
 		return refuse(Invalid, tooManyNamesOfPin)
 	}
 	return done
@@ -101,16 +105,18 @@ func (p *pin) renew(old *pin, rebound, sourced bool) {
 	if rebound {
 		others--
 	}
+	expires := p.expires()
 	if others > 0 {
 		p.replicas = max(p.replicas, old.replicas)
-		if old.expires == 0 || p.expires != 0 && old.expires > p.expires {
-			p.expires = old.expires
+		if old.expires() == 0 || expires != 0 && old.expires() > expires {
+			expires = old.expires()
 		}
 	}
 	if !sourced {
 		p.source = old.source
 	}
-	p.first, p.rest = old.first, old.rest
+	p.ref, p.first = old.ref, old.first
+	p.setMore(expires, old.names()[min(1, old.nameCount()):])
 	p.bare = p.bare || old.bare
 }
 
@@ -120,7 +126,7 @@ func (s *State) putPin(p, old *pin) {
 		s.forgetExpiry(old)
 	}
 	put(s, &s.pins, p)
-	if p.expires > 0 {
+	if p.expires() > 0 {
 		s.expiries.set(p)
 	}
 }
@@ -131,14 +137,14 @@ func (s *State) dropPin(p *pin) {
 }
 
 func (s *State) forgetExpiry(p *pin) {
-	if p.expires > 0 {
+	if p.expires() > 0 {
 		s.expiries.remove(0, func(x *pin) int { return compareExpiries(x, p) })
 	}
 }
 
 // release takes a name off its pin, which goes when that was the last reason.
 func (s *State) release(n *name) {
-	old, _ := s.pinOf(n.id)
+	old, _ := s.pinOf(n.id())
 	if old.nameCount() == 1 && !old.bare {
 		s.dropPin(old)
 		return
@@ -168,7 +174,7 @@ func (s *State) keep(n *name, end *version) {
 	}
 	b := s.binding(n)
 	versions := append(slices.Clone(p.versions), version{display: n.display(),
-		id: n.id, kind: b.Kind, size: b.Size, at: n.at, index: n.index, by: n.by})
+		id: n.id(), kind: b.Kind, size: b.Size, at: n.at, index: n.index, by: n.by})
 	if end == nil {
 		s.putPast(p, versions, 0)
 		return
@@ -226,7 +232,7 @@ func (s *State) unpinID(c *Unpin) (outcome, string) {
 		return o, ""
 	}
 	s.dropWhole(p, &c.Header)
-	return done, p.id.String()
+	return done, p.id().String()
 }
 
 // dropWhole drops a pin and every name of it.
@@ -244,7 +250,7 @@ func (s *State) expire(c *Expire) (outcome, string) {
 	o := done
 	for work := 0; ; {
 		p, found := s.expiries.least()
-		if !found || p.expires > c.At {
+		if !found || p.expires() > c.At {
 			break
 		}
 		if work >= DropsMax {
@@ -264,8 +270,8 @@ func (s *State) expire(c *Expire) (outcome, string) {
 
 // binding returns what n is bound to. Its pin is there as long as n is.
 func (s *State) binding(n *name) Binding {
-	p, _ := s.pinOf(n.id)
-	return Binding{Name: n.display(), ID: n.id, Kind: p.kind, Size: p.size,
+	p, _ := s.pinOf(n.id())
+	return Binding{Name: n.display(), ID: n.id(), Kind: p.kind, Size: p.size,
 		By: Peer(n.by.Value()), At: n.at, Index: n.index}
 }
 

@@ -144,7 +144,7 @@ func New() *State {
 		byClient:   newTable(compareSessions),
 		scratch:    new(encoder),
 	}
-	s.pins.key = func(p *pin) uint32 { return keyOfID(p.id) }
+	s.pins.key = func(p *pin) uint32 { return keyOfID(*p.ref) }
 	return s
 }
 

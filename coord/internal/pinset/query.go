@@ -161,7 +161,7 @@ func (s *State) Pin(id content.ID) (Pin, bool) {
 }
 
 func (p *pin) public() Pin {
-	return Pin{ID: p.id, Kind: p.kind, Size: p.size, Replicas: int(p.replicas), Expires: p.expires,
+	return Pin{ID: p.id(), Kind: p.kind, Size: p.size, Replicas: int(p.replicas), Expires: p.expires(),
 		Names: p.nameCount(), Bare: p.bare, By: Peer(p.by.Value()), Index: p.index, Source: splitSource(p.source)}
 }
 
@@ -169,7 +169,7 @@ func (p *pin) public() Pin {
 // before all. s must not be changed until the loop ends: a clone may.
 func (s *State) Pins(after content.ID) iter.Seq[Pin] {
 	return func(yield func(Pin) bool) {
-		for p := range s.pins.from(func(p *pin) int { return beyond(bytes.Compare(p.id[:], after[:])) }) {
+		for p := range s.pins.from(func(p *pin) int { return beyond(bytes.Compare(p.ref[:], after[:])) }) {
 			if !yield(p.public()) {
 				return
 			}
@@ -330,7 +330,7 @@ func values[T any](t *table[*T]) []T {
 
 // Due reports whether an Expire at at, in Unix milliseconds, would drop anything.
 func (s *State) Due(at int64) bool {
-	if p, found := s.expiries.least(); found && p.expires <= at {
+	if p, found := s.expiries.least(); found && p.expires() <= at {
 		return true
 	}
 	for t := range s.tokens.all() {

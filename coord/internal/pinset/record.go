@@ -39,17 +39,40 @@ const (
 	tagSession
 )
 
-// pin is one content that is kept.
+// pin is one content that is kept. Its size counts: there may be millions.
 type pin struct {
-	id            content.ID
-	size, expires int64
-	index         uint64
-	by, source    shared   // source is a joined Source
-	first         *name    // the first of the names that are bound to it: derived, not encoded
-	rest          *[]*name // the others, by lookup form; nil for nearly every pin
-	replicas      uint8
-	kind          Kind
-	bare          bool // pinned without a name
+	ref        *content.ID // the one copy of the ID, which its names have, too
+	size       int64
+	index      uint64
+	by, source shared // source is a joined Source
+	first      *name  // the first of the names that are bound to it: derived, not encoded
+	more       *more  // nil for nearly every pin
+	replicas   uint8
+	kind       Kind
+	bare       bool // pinned without a name
+}
+
+// more is what few pins have.
+type more struct {
+	expires int64
+	names   []*name // all but the first, by lookup form
+}
+
+func (p *pin) id() content.ID { return *p.ref }
+
+func (p *pin) expires() int64 {
+	if p.more == nil {
+		return 0
+	}
+	return p.more.expires
+}
+
+// setMore is for a pin that is in no table yet. names is kept.
+func (p *pin) setMore(expires int64, names []*name) {
+	p.more = nil
+	if expires != 0 || len(names) > 0 {
+		p.more = &more{expires, names}
+	}
 }
 
 // names returns the names that are bound to p, by lookup form, in a new slice.
@@ -58,8 +81,8 @@ func (p *pin) names() []*name {
 		return nil
 	}
 	names := []*name{p.first}
-	if p.rest != nil {
-		names = append(names, *p.rest...)
+	if p.more != nil {
+		names = append(names, p.more.names...)
 	}
 	return names
 }
@@ -68,22 +91,19 @@ func (p *pin) nameCount() int {
 	switch {
 	case p.first == nil:
 		return 0
-	case p.rest == nil:
+	case p.more == nil:
 		return 1
 	}
-	return 1 + len(*p.rest)
+	return 1 + len(p.more.names)
 }
 
 // setNames is for a pin that is in no table yet. names is kept.
 func (p *pin) setNames(names []*name) {
-	p.first, p.rest = nil, nil
+	p.first = nil
 	if len(names) > 0 {
-		p.first = names[0]
+		p.first, names = names[0], names[1:]
 	}
-	if len(names) > 1 {
-		rest := names[1:]
-		p.rest = &rest
-	}
+	p.setMore(p.expires(), names)
 }
 
 // addName puts n to the names of p, in place of the one of the same lookup form.
@@ -108,29 +128,33 @@ func keyOfID(id content.ID) uint32 { return binary.BigEndian.Uint32(id[:]) }
 
 // name binds a lookup form to a content. Size and kind are its pin's.
 type name struct {
-	text      string // the lookup form, and after it the display form when it is another
-	lookupLen uint16
-	id        content.ID
-	at        int64
-	index     uint64
-	by        shared
+	text  string      // the lookup form; when the display form is another, a NUL and that
+	ref   *content.ID // its pin's
+	at    int64
+	index uint64
+	by    shared
 }
 
 func newName(lookup, display string) *name {
-	n := &name{text: lookup, lookupLen: uint16(len(lookup))}
-	if display != lookup {
-		n.text += display
+	if display == lookup {
+		return &name{text: lookup}
 	}
-	return n
+	return &name{text: lookup + "\x00" + display}
 }
 
-func (n *name) lookup() string { return n.text[:n.lookupLen] }
+func (n *name) id() content.ID { return *n.ref }
+
+func (n *name) lookup() string {
+	lookup, _, _ := strings.Cut(n.text, "\x00")
+	return lookup
+}
 
 func (n *name) display() string {
-	if len(n.text) == int(n.lookupLen) {
-		return n.text
+	lookup, display, differs := strings.Cut(n.text, "\x00")
+	if differs {
+		return display
 	}
-	return n.text[n.lookupLen:]
+	return lookup
 }
 
 // version is a binding that was, or, with a zero ID, that one was taken away.
@@ -170,10 +194,10 @@ type session struct {
 	outcome    *outcome // nil is a plain OK
 }
 
-func comparePins(a, b *pin) int   { return bytes.Compare(a.id[:], b.id[:]) }
+func comparePins(a, b *pin) int   { return bytes.Compare(a.ref[:], b.ref[:]) }
 func compareNames(a, b *name) int { return strings.Compare(a.lookup(), b.lookup()) }
 func compareExpiries(a, b *pin) int {
-	return cmp.Or(cmp.Compare(a.expires, b.expires), comparePins(a, b))
+	return cmp.Or(cmp.Compare(a.expires(), b.expires()), comparePins(a, b))
 }
 func comparePasts(a, b *past) int { return strings.Compare(a.lookup, b.lookup) }
 func compareUnbound(a, b *past) int {
@@ -336,29 +360,29 @@ func (d *decoder) token() *Token {
 }
 
 func (p *pin) encode(e *encoder) {
-	e.fixed(p.id[:])
+	e.fixed(p.ref[:])
 	e.byte(byte(p.kind))
 	e.int(p.size)
 	e.byte(p.replicas)
 	e.bool(p.bare)
-	e.int(p.expires)
+	e.int(p.expires())
 	e.uint(p.index)
 	e.shared(p.by)
 	e.shared(p.source)
 }
 
 func (d *decoder) pin() *pin {
-	p := new(pin)
-	d.fixed(p.id[:])
+	p := &pin{ref: new(content.ID)}
+	d.fixed(p.ref[:])
 	p.kind = Kind(d.byte())
 	p.size = d.int()
 	p.replicas = d.byte()
 	p.bare = d.bool()
-	p.expires = d.int()
+	p.setMore(d.int(), nil)
 	p.index = d.uint()
 	p.by = d.sharedPeer()
 	p.source = d.sharedText()
-	d.check(unless(!p.id.IsZero(), "id is zero"), unless(kindWords.known(p.kind), "kind is unknown"),
+	d.check(unless(!p.ref.IsZero(), "id is zero"), unless(kindWords.known(p.kind), "kind is unknown"),
 		checkRange("replicas", int(p.replicas), 1, ReplicasMax))
 	return p
 }
@@ -366,21 +390,22 @@ func (d *decoder) pin() *pin {
 func (n *name) encode(e *encoder) {
 	e.text(n.lookup())
 	e.sameOr(n.lookup(), n.display())
-	e.fixed(n.id[:])
+	e.fixed(n.ref[:])
 	e.int(n.at)
 	e.uint(n.index)
 	e.shared(n.by)
 }
 
 func (d *decoder) name() *name {
-	lookup := d.bytes()
-	display := d.sameOr(lookup)
-	n := newName(string(lookup), string(display))
-	d.fixed(n.id[:])
+	form := d.bytes()
+	lookup, display := string(form), string(d.sameOr(form))
+	n := newName(lookup, display)
+	n.ref = new(content.ID) // until its pin is known
+	d.fixed(n.ref[:])
 	n.at = d.int()
 	n.index = d.uint()
 	n.by = d.sharedPeer()
-	d.check(unless(len(lookup) > 0, "name is empty"), checkName(n.display(), n.lookup()))
+	d.check(unless(len(lookup) > 0, "name is empty"), checkName(display, lookup))
 	return n
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/p2pshare/p2pshare/share/content"
 )
 
 // world makes random commands: mostly pins and unpins of few names and contents,
@@ -126,11 +127,11 @@ func checkInvariants(t *testing.T, s *State) {
 	for p := range s.pins.all() {
 		names += p.nameCount()
 		if p.nameCount() == 0 && !p.bare {
-			t.Fatalf("%s is pinned for nobody", p.id)
+			t.Fatalf("%s is pinned for nobody", p.id())
 		}
 		for _, n := range p.names() {
 			if bound, _ := s.nameOf(n.lookup()); bound != n {
-				t.Fatalf("%s has a name %q that is not that of the table", p.id, n.lookup())
+				t.Fatalf("%s has a name %q that is not that of the table", p.id(), n.lookup())
 			}
 		}
 	}
@@ -248,7 +249,7 @@ func TestEqualStatesHaveEqualHashes(t *testing.T) {
 	var records []record
 	for i := range 200 {
 		n := newName(fmt.Sprintf("name%d", i), strings.Repeat("x", i+1))
-		n.by = sharedPeer("ann")
+		n.ref, n.by = new(content.ID), sharedPeer("ann")
 		records = append(records, n)
 	}
 	for _, r := range records {
@@ -256,7 +257,7 @@ func TestEqualStatesHaveEqualHashes(t *testing.T) {
 	}
 	slices.Reverse(records)
 	other := newName("other", "other")
-	other.by = sharedPeer("bob")
+	other.ref, other.by = new(content.ID), sharedPeer("bob")
 	put(b, &b.names, other)
 	for _, r := range records {
 		first := *r.(*name)

@@ -249,23 +249,24 @@ func (s *State) deriveNames() bool {
 	}
 	names := make([]keyed, 0, s.names.length)
 	for n := range s.names.all() {
-		names = append(names, keyed{binary.BigEndian.Uint64(n.id[:]), n})
+		names = append(names, keyed{binary.BigEndian.Uint64(n.ref[:]), n})
 	}
 	slices.SortStableFunc(names, func(a, b keyed) int {
 		if c := cmp.Compare(a.key, b.key); c != 0 {
 			return c
 		}
-		return bytes.Compare(a.name.id[:], b.name.id[:])
+		return bytes.Compare(a.name.ref[:], b.name.ref[:])
 	})
 	for p := range s.pins.all() {
-		for len(names) > 0 && names[0].name.id == p.id {
-			p.addName(names[0].name) // nobody else has p yet
+		for len(names) > 0 && names[0].name.id() == p.id() {
+			names[0].name.ref = p.ref // nobody else has them yet
+			p.addName(names[0].name)
 			names = names[1:]
 		}
 		if n := p.nameCount(); n > NamesPerPinMax || n == 0 && !p.bare {
 			return false
 		}
-		if p.expires > 0 {
+		if p.expires() > 0 {
 			s.expiries.set(p)
 		}
 	}

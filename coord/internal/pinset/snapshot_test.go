@@ -69,7 +69,8 @@ func TestDecodeChecksWhatIsConsistent(t *testing.T) {
 	for what, damage := range map[string]func(*State){
 		"name without pin": func(s *State) { p, _ := s.pins.least(); drop(s, &s.pins, p) },
 		"pin for nobody": func(s *State) {
-			put(s, &s.pins, &pin{id: idOf(777), kind: KindFile, replicas: 1, by: sharedPeer("a"), source: sharedPeer("")})
+			id := idOf(777)
+			put(s, &s.pins, &pin{ref: &id, kind: KindFile, replicas: 1, by: sharedPeer("a"), source: sharedPeer("")})
 		},
 		"no group":      func(s *State) { s.sum.subtract(s.digest(s.group)); s.group = nil },
 		"no admin":      func(s *State) { s.setGranted("ann", RoleReader) },
@@ -83,7 +84,7 @@ func TestDecodeChecksWhatIsConsistent(t *testing.T) {
 		"display too long": func(s *State) {
 			n, _ := s.names.least()
 			m := newName(n.lookup(), strings.Repeat("x", 300))
-			m.id, m.by = n.id, n.by
+			m.ref, m.by = n.ref, n.by
 			put(s, &s.names, m)
 		},
 		"source of two lines for a peer": func(s *State) {
