@@ -8,13 +8,13 @@ import (
 )
 
 // Go's collector lets garbage grow to as much as what lives, which is twice the
-// memory of a peer that holds the index of a large group. A daemon lets it grow to
-// garbageMax, or to garbageLeast percent of what lives where that is more: a group
-// of a million pins, 270 MB, is collected once for each 32 MiB allocated, which
-// takes a fifth of a second of one core.
+// memory of a peer that holds the index of a large group. A daemon lets it grow as
+// long as the heap is below heapGoal, and to garbageLeast beyond. A group of a
+// million pins, 230 MB, is then collected for each 80 MB that are allocated, which
+// takes a fifth of a second of one core; smaller ones as seldom as Go would.
 const (
-	garbageMax   = 32 << 20
-	garbageLeast = 10 // percent
+	heapGoal     = 300 << 20
+	garbageLeast = 32 << 20
 )
 
 // boundGarbage bounds what the process has of garbage from now on. It is for the
@@ -23,27 +23,27 @@ func boundGarbage() {
 	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
-	collected := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	set := 100
 	// An object that nobody holds is found by each collection: when its finalizer
 	// runs, it is known what lives.
 	type sentinel struct{ _ [16]byte }
-	var after func(*sentinel)
-	after = func(s *sentinel) {
-		metrics.Read(collected)
-		if percent := garbagePercent(collected[0].Value.Uint64()); percent != set {
+	var collected func(*sentinel)
+	collected = func(s *sentinel) {
+		metrics.Read(live)
+		if percent := garbagePercent(live[0].Value.Uint64()); percent != set {
 			set = percent
 			debug.SetGCPercent(percent)
 		}
-		runtime.SetFinalizer(s, after)
+		runtime.SetFinalizer(s, collected)
 	}
-	runtime.SetFinalizer(new(sentinel), after)
+	runtime.SetFinalizer(new(sentinel), collected)
 }
 
-// garbagePercent is how much garbage there may be, in percent of what lives.
+// garbagePercent is how much garbage there may be, in percent of what lives: never
+// more than Go's own 100, and not less than a tenth, which a heap of gigabytes needs.
 func garbagePercent(live uint64) int {
-	if live <= garbageMax {
-		return 100
-	}
-	return max(garbageLeast, int(100*garbageMax/live))
+	garbage := int64(heapGoal) - int64(live)
+	garbage = max(garbage, garbageLeast, int64(live/10))
+	return int(min(100, 100*garbage/max(1, int64(live))))
 }
