@@ -10,10 +10,10 @@ import (
 // Go's collector lets garbage grow to as much as what lives, which is twice the
 // memory of a peer that holds the index of a large group. A daemon lets it grow as
 // long as the heap is below heapGoal, and to garbageLeast beyond. A group of a
-// million pins, 230 MB, is then collected for each 80 MB that are allocated, which
+// million pins, 240 MB, is then collected for each 50 MB that are allocated, which
 // takes a fifth of a second of one core; smaller ones as seldom as Go would.
 const (
-	heapGoal     = 300 << 20
+	heapGoal     = 280 << 20
 	garbageLeast = 32 << 20
 )
 

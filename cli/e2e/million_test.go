@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"math"
 	"os"
@@ -33,6 +34,8 @@ var (
 		writeMax: 5 * time.Second, inFlight: 128, connections: 2}
 )
 
+var longPins = flag.Int("pins", million.pins, "how many pins TestMillionPins loads with -long")
+
 // TestMillionPins loads a group of three daemons, and looks at what that costs:
 // memory, a restart, an empty learner while writes go on and the leader takes a
 // snapshot. In full, with a million pins, it takes some minutes:
@@ -45,6 +48,7 @@ func TestMillionPins(t *testing.T) {
 	c := thousands
 	if *long {
 		c = million
+		c.pins = *longPins
 	}
 	all := newGroup(t, 3)
 	group := groupID(t, all[0])
