@@ -94,7 +94,9 @@ func (c largeGroup) awaitPins(t *testing.T, m *member, cl *coord.Client) coord.S
 	t.Helper()
 	var last coord.Status
 	var err error
-	for deadline := time.Now().Add(commandMax); time.Now().Before(deadline); {
+	tick := time.NewTicker(askEvery)
+	defer tick.Stop()
+	for deadline := time.Now().Add(commandMax); time.Now().Before(deadline); <-tick.C {
 		if last, err = statusOf(t, cl); err == nil && last.Pins >= c.pins {
 			return last
 		}
@@ -102,6 +104,9 @@ func (c largeGroup) awaitPins(t *testing.T, m *member, cl *coord.Client) coord.S
 	t.Fatalf("%s has %d pins, want %d (%v)\n%s", m.id, last.Pins, c.pins, err, m.daemon.stderr)
 	return last
 }
+
+// askEvery is between two questions to a member how far it is: it has work to do.
+const askEvery = 20 * time.Millisecond
 
 func statusOf(t *testing.T, cl *coord.Client) (coord.Status, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
@@ -168,7 +173,9 @@ func (c largeGroup) catchUp(t *testing.T, group coord.GroupID, writers []*writer
 	m.group(t, "join", token)
 	own := writers[0].ask(t, group, m)
 	goal := uint64(math.MaxUint64)
-	for deadline := joined.Add(commandMax); ; {
+	tick := time.NewTicker(askEvery)
+	defer tick.Stop()
+	for deadline := joined.Add(commandMax); ; <-tick.C {
 		s, err := statusOf(t, own)
 		if err == nil && s.Applied >= goal {
 			break
@@ -186,7 +193,7 @@ func (c largeGroup) catchUp(t *testing.T, group coord.GroupID, writers []*writer
 		}
 	}
 	took := time.Since(joined)
-	for deadline := time.Now().Add(commandMax); c.awaitShot && slices.Equal(snapshots, snapshotsOf(t, leader)); {
+	for deadline := time.Now().Add(commandMax); c.awaitShot && slices.Equal(snapshots, snapshotsOf(t, leader)); <-tick.C {
 		if time.Now().After(deadline) {
 			t.Fatal("the leader takes no snapshot")
 		}
