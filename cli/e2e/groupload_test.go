@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"flag"
 	"fmt"
 	"slices"
 	"strings"
@@ -21,8 +20,6 @@ import (
 	"github.com/p2pshare/p2pshare/share"
 	"github.com/p2pshare/p2pshare/share/content"
 )
-
-var long = flag.Bool("long", false, "run the tests that take minutes at their full length")
 
 // writer is a node in this process that is no member of the group, and may write
 // to it. It has a connection of its own.
@@ -133,33 +130,33 @@ func valuePin(n int) coord.PinOptions {
 	return p
 }
 
-// load is what a run of writes came to.
-type load struct {
+// writeLoad is what a run of writes came to.
+type writeLoad struct {
 	writes  int
 	took    time.Duration
 	latency []time.Duration // of each write, in order of length
 }
 
-func (l load) perSecond() float64 { return float64(l.writes) / l.took.Seconds() }
+func (l writeLoad) perSecond() float64 { return float64(l.writes) / l.took.Seconds() }
 
-func (l load) quantile(q float64) time.Duration {
+func (l writeLoad) quantile(q float64) time.Duration {
 	if len(l.latency) == 0 {
 		return 0
 	}
 	return l.latency[min(len(l.latency)-1, int(q*float64(len(l.latency))))]
 }
 
-func (l load) String() string {
+func (l writeLoad) String() string {
 	return fmt.Sprintf("%d writes in %v, %.0f/s; p50 %v, p99 %v, max %v", l.writes, l.took.Round(10*time.Millisecond), l.perSecond(),
 		l.quantile(0.5).Round(10*time.Microsecond), l.quantile(0.99).Round(10*time.Microsecond), l.quantile(1).Round(10*time.Microsecond))
 }
 
 // write pins what pin makes of the numbers from next on, with inFlight at a time,
 // until there were count writes or ctx ends. A write that is lost is an error.
-func write(ctx context.Context, clients []*coord.Client, inFlight, count int, next *atomic.Int64, pin func(int) coord.PinOptions) (load, error) {
+func write(ctx context.Context, clients []*coord.Client, inFlight, count int, next *atomic.Int64, pin func(int) coord.PinOptions) (writeLoad, error) {
 	var (
 		mu    sync.Mutex
-		total load
+		total writeLoad
 		errs  []error
 		left  atomic.Int64
 		tasks sync.WaitGroup

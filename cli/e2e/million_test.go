@@ -75,7 +75,7 @@ func TestMillionPins(t *testing.T) {
 }
 
 // load pins, through the leader, on all connections.
-func (c largeGroup) load(t *testing.T, group coord.GroupID, writers []*writer, all []*member, next *atomic.Int64) load {
+func (c largeGroup) load(t *testing.T, group coord.GroupID, writers []*writer, all []*member, next *atomic.Int64) writeLoad {
 	t.Helper()
 	list := leaderFirst(t, all)
 	var clients []*coord.Client
@@ -155,7 +155,7 @@ func (c largeGroup) catchUp(t *testing.T, group coord.GroupID, writers []*writer
 	snapshots := snapshotsOf(t, leader)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	var busy load
+	var busy writeLoad
 	var lost error
 	written := make(chan struct{})
 	var clients []*coord.Client
