@@ -170,13 +170,13 @@ func (c *etcdCluster) put(t *testing.T, connections, clients, count int, next *a
 	return float64(count) / r.Seconds
 }
 
-// asker puts one value into etcd whenever it is asked to.
-type asker struct {
+// etcdWriter puts one value into etcd whenever it is asked to.
+type etcdWriter struct {
 	in  io.WriteCloser
 	out *bufio.Reader
 }
 
-func (c *etcdCluster) asker(t *testing.T) *asker {
+func (c *etcdCluster) writer(t *testing.T) *etcdWriter {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), c.load, "-endpoints", c.endpoints(), "-lines")
 	in, err := cmd.StdinPipe()
@@ -191,10 +191,10 @@ func (c *etcdCluster) asker(t *testing.T) *asker {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { in.Close(); cmd.Wait() })
-	return &asker{in, bufio.NewReader(out)}
+	return &etcdWriter{in, bufio.NewReader(out)}
 }
 
-func (a *asker) put(t *testing.T) {
+func (a *etcdWriter) put(t *testing.T) {
 	t.Helper()
 	_, err := fmt.Fprintln(a.in)
 	if err == nil {
@@ -305,7 +305,7 @@ func (r rivalry) compareFailover(t *testing.T, etcd *etcdCluster, all []*member)
 	group := groupID(t, all[0])
 	w := newWriters(t, all[0], 1)[0]
 	cl := w.ask(t, group, all...)
-	ask := etcd.asker(t)
+	ask := etcd.writer(t)
 	var next atomic.Int64
 	pin := func() {
 		t.Helper()

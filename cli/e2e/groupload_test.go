@@ -65,15 +65,20 @@ func newWriters(t testing.TB, admin *member, count int) []*writer {
 // which it asks first.
 func (w *writer) ask(t testing.TB, group coord.GroupID, via ...*member) *coord.Client {
 	t.Helper()
-	var infos []p2ppeer.AddrInfo
-	for _, m := range via {
+	return w.coord.Client(group, addrsOf(t, via)...)
+}
+
+// addrsOf are where members listen.
+func addrsOf(t testing.TB, all []*member) (infos []p2ppeer.AddrInfo) {
+	t.Helper()
+	for _, m := range all {
 		info, err := p2ppeer.AddrInfoFromString(m.daemon.addr(t))
 		if err != nil {
 			t.Fatal(err)
 		}
 		infos = append(infos, *info)
 	}
-	return w.coord.Client(group, infos...)
+	return infos
 }
 
 // groupID is the ID of the one group that a member is in.

@@ -12,9 +12,7 @@ import (
 	"time"
 
 	libp2p "github.com/libp2p/go-libp2p/core/peer"
-	ma "github.com/multiformats/go-multiaddr"
 	"github.com/p2pshare/p2pshare/coord"
-	"github.com/p2pshare/p2pshare/node"
 	"github.com/p2pshare/p2pshare/share"
 	"github.com/p2pshare/p2pshare/share/content"
 )
@@ -40,39 +38,9 @@ type load struct {
 // newLoad makes a writer of the members' group that pins nothing yet.
 func newLoad(t *testing.T, all []*member) *load {
 	t.Helper()
-	n, err := node.New(t.Context(), node.Config{Dir: t.TempDir(), NoMulticast: true, NoDHT: true,
-		Listen: []ma.Multiaddr{ma.StringCast("/ip4/127.0.0.1/tcp/0")}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := coord.Open(n, coord.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { n.Run(ctx) })
-	l := &load{coord: c, failed: map[string]int{}}
-	t.Cleanup(func() {
-		l.end()
-		cancel()
-		running.Wait()
-		if err := errors.Join(c.Close(), n.Close()); err != nil {
-			t.Error(err)
-		}
-	})
-	<-n.Listening()
-	for _, m := range all {
-		info, err := libp2p.AddrInfoFromString(m.daemon.addr(t))
-		if err != nil {
-			t.Fatal(err)
-		}
-		l.via = append(l.via, *info)
-	}
-	if l.group, err = coord.ParseGroupID(all[0].group(t, "status").text("id")); err != nil {
-		t.Fatal(err)
-	}
-	all[0].group(t, "grant", n.ID().String(), "writer")
+	w := newWriters(t, all[0], 1)[0]
+	l := &load{group: groupID(t, all[0]), coord: w.coord, via: addrsOf(t, all), failed: map[string]int{}}
+	t.Cleanup(l.end)
 	return l
 }
 
