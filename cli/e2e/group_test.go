@@ -170,7 +170,7 @@ func TestGroupLosesNoPinWithItsLeader(t *testing.T) {
 	}
 	r := all[0].runPlain(t, "pins")
 	if r.code != 0 || len(r.events) == 0 || r.events[0]["stale"] != true {
-		t.Errorf("pins without quorum: exit %d, %v, want stale lines", r.code, r.events)
+		t.Errorf("pins without quorum: exit %d, %v, want stale lines\n%s", r.code, r.events, r.stderr)
 	}
 
 	all[0].daemon.end(t, os.Kill)

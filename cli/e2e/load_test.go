@@ -180,6 +180,7 @@ func equalPins(t *testing.T, all []*member) bool {
 		var b strings.Builder
 		for _, e := range r.events {
 			delete(e, "stale")
+			delete(e, "age_s")
 			fmt.Fprintln(&b, map[string]any(e))
 		}
 		if r.code != 0 {
