@@ -310,6 +310,9 @@ func (m *member) apply(ctx context.Context, frame []byte) (pinset.Result, error)
 	}
 	f := m.raft.Apply(frame, enqueueTimeout)
 	if err := await(ctx, f); err != nil {
+		if stopped := m.log.Err(); stopped != nil {
+			err = stopped // Raft tells it as text
+		}
 		return pinset.Result{}, leadership(err)
 	}
 	switch r := f.Response().(type) {

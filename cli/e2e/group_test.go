@@ -157,6 +157,7 @@ func TestGroupLosesNoPinWithItsLeader(t *testing.T) {
 		t.Logf("pinned again %v after the leader was killed", time.Since(died).Round(time.Millisecond))
 		check(others[1], "without the leader")
 		killed.start(t)
+		awaitWhole(t, all, commandMax)
 	}
 
 	// Two of three away: nothing is decided, what is known is told.
