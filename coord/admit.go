@@ -9,8 +9,8 @@ import (
 	"github.com/p2pshare/p2pshare/coord/internal/pinset"
 )
 
-// admitRaft decides on a Raft stream: from a member of the state, or of Raft's
-// configuration, which one that is being removed leaves last.
+// admitRaft decides on a Raft stream: from a member that votes, or may. Others are
+// spoken to, and never speak first.
 func (g *Group) admitRaft(p peer.ID, o opening) admission {
 	epoch := g.known().Epoch
 	if a, other := g.otherEpoch(p, o); other {
@@ -21,11 +21,25 @@ func (g *Group) admitRaft(p peer.ID, o opening) admission {
 		return admission{Epoch: epoch, Error: RefusedStopped, Message: err.Error()}
 	}
 	from := pinset.Peer(p.String())
-	if slices.ContainsFunc(m.servers(), func(s server) bool { return s.id == from }) {
+	if g.mayVote(from) {
 		return admission{OK: true, Epoch: epoch}
 	}
 	a, _ := g.admitMember(m, from, epoch)
+	if a.OK {
+		a = admission{Epoch: epoch, Error: RefusedLearner, Message: "a member without a vote has nothing to say in Raft"}
+	}
 	return a
+}
+
+// keeps says whether a Raft stream goes on: who opened it would be let in now, or,
+// as this member did, its other end is a member.
+func (g *Group) keeps(m *member, p peer.ID, accepted bool) bool {
+	if accepted {
+		return g.admitRaft(p, g.opening()).OK
+	}
+	from := pinset.Peer(p.String())
+	a, _ := g.admitMember(m, from, 0)
+	return a.OK || slices.ContainsFunc(m.servers(), func(s server) bool { return s.id == from })
 }
 
 // admitGroup decides on a stream of /p2pshare/group/1: from a member, from who has

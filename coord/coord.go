@@ -406,6 +406,9 @@ func (c *Coord) Join(ctx context.Context, t Token, name string, o MemberOptions)
 	f := groupFile{ID: t.Group, Name: name, Record: *a.Record, Epoch: t.Epoch, Epochs: a.Epochs}
 	for _, m := range a.Members {
 		f.Members = append(f.Members, knownMember{m.Peer, m.Addrs})
+		if m.MayVote || m.Vote == Voter {
+			f.MayVote = append(f.MayVote, m.Peer)
+		}
 		if m.Roles.Has(RoleAdmin) {
 			f.Admins = append(f.Admins, m.Peer)
 		}

@@ -44,9 +44,10 @@ type groupFile struct {
 	// Members are those of the state when it was last looked at, with where they
 	// were: a new member has no state, and lets these in.
 	Members []knownMember `json:"members"`
-	// Voters are those of Raft's configuration, Admins those of the state.
-	Voters []pinset.Peer `json:"voters,omitempty"`
-	Admins []pinset.Peer `json:"admins,omitempty"`
+	// Voters are those of Raft's configuration, MayVote and Admins those of the state.
+	Voters  []pinset.Peer `json:"voters,omitempty"`
+	MayVote []pinset.Peer `json:"may_vote,omitempty"`
+	Admins  []pinset.Peer `json:"admins,omitempty"`
 
 	// Epochs are how the epochs from the second on began. Former are the members
 	// that the last one left out, as far as this one did that.

@@ -220,6 +220,12 @@ func (f groupFile) take(records []node.Envelope, self pinset.Peer) (groupFile, e
 func (f *groupFile) enter(e node.Envelope, r epochRecord) {
 	f.Epochs = append(f.Epochs, knownEpoch{Record: e, Signers: f.Admins})
 	f.Epoch, f.Begin, f.Founding = r.Epoch, true, nil
+	f.Voters, f.MayVote = nil, nil
+	for _, m := range r.Members {
+		if m.Vote == pinset.Voter {
+			f.Voters = append(f.Voters, m.Peer)
+		}
+	}
 	var admins []pinset.Peer
 	for _, p := range f.Admins {
 		if r.voteOf(p) != 0 { // others lose what they were granted, or may have

@@ -358,7 +358,7 @@ func (g *Group) idle(ctx context.Context) error {
 func (g *Group) open() (*member, error) {
 	return openMember(memberConfig{
 		group: g.id, dir: g.dir, timing: g.c.config.Timing, log: g.log, kick: g.kick,
-		bootstrap: g.known().Founding != nil, carrier: g.c.parts.carrier(g), parts: g.c.parts,
+		bootstrap: g.known().Founding != nil, carrier: g.c.parts.carrier(g), parts: g.c.parts, votes: g.mayVote,
 	})
 }
 

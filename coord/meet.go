@@ -139,10 +139,11 @@ func (g *Group) greet(ctx context.Context, p peer.ID) {
 	}
 }
 
-// learn is told why another member does not let this one in.
+// learn is told why another peer does not let this one in. That this one was removed
+// is taken from a voter alone: else whoever is dialled could end it.
 func (g *Group) learn(e *RefusedError) {
 	g.log.Info("a member refuses this one", "peer", e.Peer, "why", string(e.Why), "message", e.Message)
-	if e.Why == RefusedRemoved && e.Index > 0 {
+	if e.Why == RefusedRemoved && e.Index > 0 && g.mayVote(pinset.Peer(e.Peer.String())) {
 		g.mu.Lock()
 		if g.told == nil || e.Index > g.told.Index {
 			g.told = &removal{By: e.By, Index: e.Index}

@@ -105,8 +105,9 @@ type memberConfig struct {
 	dir       string
 	timing    Timing
 	log       *slog.Logger
-	bootstrap bool   // be the one voter of a new group, if the directory is empty
-	kick      func() // see fsm
+	bootstrap bool                   // be the one voter of a new group, if the directory is empty
+	kick      func()                 // see fsm
+	votes     func(pinset.Peer) bool // says whose answers Raft is to hear in full
 	carrier   carrier
 	parts     parts
 }
@@ -138,7 +139,7 @@ func openMember(c memberConfig) (*member, error) {
 		err = m.bootstrap(c, config, snapshots)
 	}
 	if err == nil {
-		m.raft, err = raft.NewRaft(config, m.fsm, recent, stableStore{log}, snapshots, m.carrier)
+		m.raft, err = raft.NewRaft(config, m.fsm, recent, stableStore{log}, snapshots, voterCarrier{m.carrier, c.votes})
 	}
 	if err == nil {
 		err = m.fsm.catchUp(log, log.Committed())

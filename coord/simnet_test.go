@@ -125,7 +125,7 @@ func (c *simCarrier) SetHeartbeatHandler(fn func(raft.RPC)) {
 
 func (c *simCarrier) serve(context.Context, network.Stream) error { return net.ErrClosed }
 
-func (c *simCarrier) reset(drop func(peer.ID) bool) {
+func (c *simCarrier) reset(drop func(peer.ID, bool) bool) {
 	c.mu.Lock()
 	var list []*simCarrier
 	for other := range c.in {
@@ -133,7 +133,7 @@ func (c *simCarrier) reset(drop func(peer.ID) bool) {
 	}
 	c.mu.Unlock()
 	for _, other := range list {
-		if drop(other.self) {
+		if drop(other.self, true) {
 			c.mu.Lock()
 			delete(c.in, other)
 			c.mu.Unlock()

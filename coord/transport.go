@@ -101,8 +101,9 @@ type carrier interface {
 
 	// serve hands it a stream of another member, and returns when that has ended.
 	serve(context.Context, network.Stream) error
-	// reset ends the streams with those peers that drop names.
-	reset(drop func(peer.ID) bool)
+	// reset ends the streams that drop names by the other side, and whether that
+	// opened them.
+	reset(drop func(p peer.ID, accepted bool) bool)
 	// mute silences the member for a while, so that the others miss its heartbeats
 	// and elect another leader. Raft itself can't be asked to hand over while its
 	// main loop hangs in a write.
@@ -245,7 +246,7 @@ func (l *streamLayer) mute(d time.Duration) {
 	l.mu.Lock()
 	l.until = time.Now().Add(d)
 	l.mu.Unlock()
-	l.reset(func(peer.ID) bool { return true })
+	l.reset(func(peer.ID, bool) bool { return true })
 }
 
 func (l *streamLayer) muted() bool {
@@ -254,11 +255,11 @@ func (l *streamLayer) muted() bool {
 	return time.Now().Before(l.until)
 }
 
-func (l *streamLayer) reset(drop func(peer.ID) bool) {
+func (l *streamLayer) reset(drop func(p peer.ID, accepted bool) bool) {
 	l.mu.Lock()
 	var ended []*streamConn
 	for c := range l.conns {
-		if drop(c.Conn().RemotePeer()) {
+		if drop(c.Conn().RemotePeer(), c.accepted) {
 			ended = append(ended, c)
 		}
 	}
@@ -271,7 +272,7 @@ func (l *streamLayer) reset(drop func(peer.ID) bool) {
 // Close ends Accept, the dials that are under way and all streams.
 func (l *streamLayer) Close() error {
 	l.cancel()
-	l.reset(func(peer.ID) bool { return true })
+	l.reset(func(peer.ID, bool) bool { return true })
 	return nil
 }
 

@@ -30,7 +30,7 @@ func (g *Group) watch(ctx context.Context, m *member) error {
 		if err := g.unlessFull(g.remember(m)); err != nil {
 			return err
 		}
-		m.carrier.reset(func(p peer.ID) bool { return !g.admitRaft(p, g.opening()).OK })
+		m.carrier.reset(func(p peer.ID, accepted bool) bool { return !g.keeps(m, p, accepted) })
 		if r := g.removal(m); r != nil {
 			if m.leads() && m.otherVoters() {
 				// It still has to hand over; the next leader takes it out of the
@@ -68,13 +68,16 @@ func (g *Group) unlessFull(err error) error {
 // remember writes to group.json who is in the group.
 func (g *Group) remember(m *member) error {
 	var members []knownMember
-	var admins []pinset.Peer
+	var admins, mayVote []pinset.Peer
 	var epoch uint64
 	m.fsm.view(func(s *pinset.State) {
 		info, _ := s.Group()
 		epoch = info.Epoch
 		for _, x := range s.Members() {
 			members = append(members, knownMember{x.Peer, x.Addrs})
+			if votesOrMay(x) {
+				mayVote = append(mayVote, x.Peer)
+			}
 		}
 		for p, roles := range s.Granted() {
 			if roles.Has(pinset.RoleAdmin) {
@@ -93,7 +96,7 @@ func (g *Group) remember(m *member) error {
 	}
 	return g.change(func(f *groupFile) {
 		if f.Epoch == epoch { // and not in a later one already, which is to begin
-			f.Members, f.Admins, f.Voters, f.Founding = members, admins, voters, nil
+			f.Members, f.Admins, f.Voters, f.MayVote, f.Founding = members, admins, voters, mayVote, nil
 		}
 	})
 }

@@ -104,6 +104,7 @@ const (
 	RefusedStopped  Refusal = "stopped"  // the member does not take part just now
 	RefusedBehind   Refusal = "behind"   // the opener's epoch is not known here
 	RefusedSplit    Refusal = "split"    // the opener's epoch began with another recovery here
+	RefusedLearner  Refusal = "learner"  // Raft, from a member that has no vote and none to come
 )
 
 // admission is the answer to an opening.

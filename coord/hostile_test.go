@@ -1,0 +1,124 @@
+package coord
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+)
+
+// hostile ends a peer's Coord and returns its host, to do what a Coord would not.
+func (w *world) hostile(i int) host.Host {
+	w.t.Helper()
+	w.peers[i].crash(w.t)
+	return w.net.Host(w.peers[i].n.ID())
+}
+
+// refuseAll answers every opening with one admission.
+func refuseAll(h host.Host, a admission) {
+	for _, proto := range []protocol.ID{groupProtocol, raftProtocol} {
+		h.SetStreamHandler(proto, func(s network.Stream) {
+			admit(s, func(opening) admission { return a })
+			s.Close()
+		})
+	}
+}
+
+func TestNobodyButAVoterIsBelievedThatAMemberWasRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 5)
+		groups := w.found(3)
+		w.join(3, AsStorage)
+		w.eventually("the learner is in the configuration", func() bool {
+			m, err := groups[0].running()
+			return err == nil && len(m.servers()) == 4
+		})
+		removed := admission{Error: RefusedRemoved, By: w.peers[0].self(), Index: 1 << 50, Epoch: 1, Message: "you are out"}
+		stranger := w.hostile(4)
+		for _, h := range []host.Host{stranger, w.hostile(3)} {
+			refuseAll(h, removed)
+		}
+		for _, p := range w.peers[:3] { // which has it look at the stranger
+			dialGroup(t.Context(), w.peers[4].n, peer.AddrInfo{ID: p.n.ID()}, groupProtocol, opening{Group: groups[0].ID(), Epoch: 99})
+		}
+		time.Sleep(time.Minute)
+		for i, g := range groups {
+			if err := g.known().parked(); err != nil {
+				t.Errorf("member %d: %v", i, err)
+			}
+		}
+		w.pin(0, groups[0].ID(), "a")
+	})
+}
+
+func TestMemberWithoutAVoteIsNotHeardInRaft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 4)
+		groups := w.found(3)
+		learner := w.join(3, AsReader)
+		w.eventually("it has caught up", func() bool { return w.hashesAgree([]*Group{groups[0], learner}) })
+		o := learner.opening()
+		h := w.hostile(3)
+		for _, p := range w.peers[:3] {
+			_, _, err := dialGroup(t.Context(), w.peers[3].n, peer.AddrInfo{ID: p.n.ID()}, raftProtocol, o)
+			if !isRefusal(err, RefusedLearner) {
+				t.Errorf("a learner's Raft stream: %v, want that it is refused", err)
+			}
+		}
+
+		// What it answers has no leader step down.
+		lead := w.leader(groups)
+		m, err := groups[lead].running()
+		if err != nil {
+			t.Fatal(err)
+		}
+		term := m.term()
+		layer := newStreamLayer(w.peers[3].n)
+		trans := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: layer, MaxPool: 3, Timeout: rpcTimeout})
+		trans.SetHeartbeatHandler(nil)
+		answered := 0
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		defer func() {
+			cancel()
+			<-ended
+			h.RemoveStreamHandler(raftProtocol)
+			layer.Close()
+			trans.Close()
+		}()
+		go func() {
+			defer close(ended)
+			for {
+				select {
+				case rpc := <-trans.Consumer():
+					answered++
+					rpc.Respond(&raft.AppendEntriesResponse{Term: 1 << 40, LastLog: 1}, nil)
+				case <-ctx.Done():
+					return
+				}
+			}
+		}()
+		h.SetStreamHandler(raftProtocol, func(s network.Stream) {
+			if _, _, err := admit(s, func(o opening) admission { return admission{OK: true, Epoch: 1} }); err == nil {
+				layer.serve(ctx, s)
+			}
+		})
+		w.eventually("it is asked", func() bool { return answered > 10 })
+		w.pin(0, groups[0].ID(), "a")
+		for range 20 {
+			if _, _, err := w.peers[lead].Client(groups[0].ID()).Members(t.Context(), ReadOptions{}); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(time.Second)
+		}
+		if !m.leads() || m.term() != term {
+			t.Errorf("the leader of term %d leads: %v, in term %d", term, m.leads(), m.term())
+		}
+	})
+}
