@@ -105,12 +105,11 @@ func (g *Group) quarantine(ctx context.Context, m *member, reason string) error 
 	return tasks.Wait()
 }
 
-// askRejoin asks the members until the leader agrees, or this life ends.
+// askRejoin asks the voters until the leader agrees, or this life ends.
 func (g *Group) askRejoin(ctx context.Context, committed uint64) error {
-	client := g.c.Client(g.id)
 	for {
-		a, err := client.call(ctx, request{Op: opRejoin, Committed: committed})
-		if err == nil && a.Index >= committed {
+		err := g.askVoters(ctx, committed)
+		if err == nil {
 			return nil
 		}
 		g.log.Info("no leader has taken this member's vote away yet", "err", err)
@@ -121,6 +120,30 @@ func (g *Group) askRejoin(ctx context.Context, committed uint64) error {
 			return errors.Join(err, ctx.Err())
 		}
 	}
+}
+
+// askVoters asks each of the other voters, who pass it on to the leader. No other
+// member is asked, or followed to a leader: one that says yes without having done it
+// has this member vote with an empty log.
+func (g *Group) askVoters(ctx context.Context, committed uint64) error {
+	errs := []error{ErrNoLeader}
+	for _, to := range g.members() {
+		p := pinset.Peer(to.ID.String())
+		if !g.mayVote(p) {
+			continue
+		}
+		call, cancel := context.WithTimeout(ctx, g.c.config.Timing.scale(forwardWait))
+		a, err := g.ask(call, p, request{Op: opRejoin, Committed: committed})
+		cancel()
+		if err == nil {
+			err = a.err()
+		}
+		if err == nil && a.Index >= committed {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // giveBack is the leader's part: it takes the vote of a member away, which has
