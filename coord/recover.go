@@ -43,10 +43,10 @@ type Survey struct {
 	Age     time.Duration // since this member heard from a leader; negative when it has not
 }
 
-// Leader returns who leads, as far as any of them knows, "" for nobody.
+// Leader returns who leads, as far as this member or any voter knows, "" for nobody.
 func (s Survey) Leader() Peer {
 	for _, m := range s.Members {
-		if m.Leader != "" {
+		if m.Leader != "" && (m.Self || m.Vote == Voter) {
 			return m.Leader
 		}
 	}

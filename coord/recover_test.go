@@ -280,3 +280,14 @@ func TestCrashInTheMiddleOfARecoveryIsFinished(t *testing.T) {
 		time.Sleep(time.Second)
 	})
 }
+
+func TestLearnersSayNothingOfALeaderInASurvey(t *testing.T) {
+	s := Survey{Members: []Standing{{Peer: "a", Vote: Voter, Self: true}, {Peer: "l", Vote: pinset.Learner, Leader: "x"}}}
+	if got := s.Leader(); got != "" {
+		t.Errorf("Leader = %s by a learner's word, want none", got)
+	}
+	s.Members = append(s.Members, Standing{Peer: "v", Vote: Voter, Leader: "y"})
+	if got := s.Leader(); got != "y" {
+		t.Errorf("Leader = %s, want y", got)
+	}
+}
