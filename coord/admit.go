@@ -56,10 +56,20 @@ func (g *Group) admitGroup(p peer.ID, o opening) admission {
 	}
 	from := pinset.Peer(p.String())
 	a, reads := g.admitMember(m, from, epoch)
-	if o.Join || reads {
+	switch {
+	case a.OK || reads:
 		a = admission{OK: true, Epoch: epoch}
-		rand.Read(a.Nonce[:])
+	case o.Join:
+		select {
+		case g.c.joiners <- struct{}{}:
+			a = admission{OK: true, Epoch: epoch, joins: true}
+		default:
+			return admission{Epoch: epoch, Error: RefusedStopped, Message: "too many want to join at once: try again"}
+		}
+	default:
+		return a
 	}
+	rand.Read(a.Nonce[:])
 	return a
 }
 

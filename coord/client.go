@@ -220,7 +220,7 @@ func (c *conn) read() {
 	defer c.stream.Reset()
 	in := bufio.NewReaderSize(c.stream, 64<<10)
 	for {
-		line, err := readLine(in)
+		line, err := readLine(in, lineMax)
 		if err != nil {
 			return
 		}

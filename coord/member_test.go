@@ -187,7 +187,7 @@ func TestTokenWorksOnceAndNotAfterItsTime(t *testing.T) {
 	})
 }
 
-func hashOf(t *testing.T, g *Group) (h pinset.Digest) {
+func hashOf(t testing.TB, g *Group) (h pinset.Digest) {
 	t.Helper()
 	m, err := g.running()
 	if err != nil {

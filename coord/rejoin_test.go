@@ -15,7 +15,7 @@ import (
 func answerAll(h host.Host, do func(request) answer) {
 	h.SetStreamHandler(groupProtocol, func(s network.Stream) {
 		if _, _, err := admit(s, func(o opening) admission { return admission{OK: true, Epoch: o.Epoch} }); err == nil {
-			serveRequests(context.Background(), s, func(_ context.Context, r request) answer {
+			serveRequests(context.Background(), s, memberLimits, func(_ context.Context, r request) answer {
 				a := do(r)
 				a.Tag = r.Tag
 				return a

@@ -53,11 +53,22 @@ func (c *Coord) serveGroup(ctx context.Context, s network.Stream) error {
 		}
 		return g.admitGroup(from, o)
 	})
+	if a.joins {
+		defer func() { <-c.joiners }()
+	}
 	if err != nil {
 		return err
 	}
 	defer context.AfterFunc(c.streams, func() { s.Reset() })()
-	return serveRequests(ctx, s, func(ctx context.Context, r request) answer {
+	limits := memberLimits
+	if a.joins {
+		limits = joinerLimits
+		defer time.AfterFunc(joinerWait, func() { s.Reset() }).Stop()
+	}
+	return serveRequests(ctx, s, limits, func(ctx context.Context, r request) answer {
+		if a.joins && r.Op != opJoin {
+			return answer{Tag: r.Tag, Error: wordDenied, Message: "who has no role in the group may only join it"}
+		}
 		g, err := c.group(o.Group) // which may have been left and joined again
 		if err != nil {
 			return answer{Tag: r.Tag, Error: wordStopped, Message: err.Error()}
@@ -70,15 +81,28 @@ func (c *Coord) serveGroup(ctx context.Context, s network.Stream) error {
 	})
 }
 
-// serveRequests reads requests until the stream ends, does up to requestsMax at a
-// time, and writes the answers as they come.
-func serveRequests(ctx context.Context, s network.Stream, do func(context.Context, request) answer) error {
+// streamLimits bound what one stream of requests takes of this peer.
+type streamLimits struct {
+	line  int // bytes of a request
+	works int // requests at work at once: further ones wait unread
+	pages int // of those, how many may fill a page: that is held until it is written
+}
+
+var (
+	memberLimits = streamLimits{requestMax, requestsMax, pagesAtOnce}
+	joinerLimits = streamLimits{joinMax, 1, 1}
+)
+
+// serveRequests reads requests until the stream ends, and writes the answers as
+// they come.
+func serveRequests(ctx context.Context, s network.Stream, limits streamLimits, do func(context.Context, request) answer) error {
 	in := bufio.NewReaderSize(s, 64<<10)
 	out := newLineWriter(s)
 	var heard time.Time
 	ctx, cancel := context.WithCancel(ctx)
 	var tasks errgroup.Group
-	tasks.SetLimit(requestsMax)
+	tasks.SetLimit(limits.works)
+	pages := make(chan struct{}, limits.pages)
 	defer tasks.Wait()
 	defer cancel() // nobody is there any more for what is at work
 	for {
@@ -88,7 +112,7 @@ func serveRequests(ctx context.Context, s network.Stream, do func(context.Contex
 			}
 			heard = now
 		}
-		line, err := readLine(in)
+		line, err := readLine(in, limits.line)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -100,19 +124,27 @@ func serveRequests(ctx context.Context, s network.Stream, do func(context.Contex
 			return err
 		}
 		tasks.Go(func() error {
+			if isRead(r.Op) && r.Op != opResolve {
+				select {
+				case pages <- struct{}{}:
+					defer func() { <-pages }()
+				case <-ctx.Done():
+					return nil
+				}
+			}
 			return out.write(do(ctx, r))
 		})
 	}
 }
 
-// readLine reads a line of at most lineMax bytes.
-func readLine(in *bufio.Reader) ([]byte, error) {
+// readLine reads a line of at most max bytes.
+func readLine(in *bufio.Reader, max int) ([]byte, error) {
 	var line []byte
 	for {
 		part, err := in.ReadSlice('\n')
 		line = append(line, part...)
 		switch {
-		case len(line) > lineMax:
+		case len(line) > max:
 			return nil, errors.New("the line is too long")
 		case err == nil:
 			return line[:len(line)-1], nil
@@ -148,7 +180,7 @@ func (g *Group) do(ctx context.Context, from pinset.Peer, n nonce, r request) (a
 		if err := g.mayForward(ctx, m, from); err != nil {
 			return answer{}, err
 		}
-		who = asker{peer: r.Origin, forwarded: true}
+		who = asker{peer: r.Origin, forwarded: true, via: from}
 	}
 	if r.Op == opStatus {
 		return g.status(m, who)
@@ -166,6 +198,12 @@ func (g *Group) do(ctx context.Context, from pinset.Peer, n nonce, r request) (a
 		}
 		return g.answerRead(m, who, r)
 	case r.Op == opRejoin:
+		if err := m.fence(ctx); err != nil {
+			return answer{}, err
+		}
+		if g.voteOf(m, who.peer) == 0 {
+			return answer{}, denied("only a member has a vote to give back")
+		}
 		index, err := g.giveBack(ctx, m, who.peer)
 		return answer{Index: index}, err
 	}
@@ -175,8 +213,9 @@ func (g *Group) do(ctx context.Context, from pinset.Peer, n nonce, r request) (a
 // asker is whose request it is.
 type asker struct {
 	peer      pinset.Peer
-	nonce     nonce // ours for its stream
-	forwarded bool  // by a voter, which has checked what can be checked
+	nonce     nonce       // ours for its stream
+	forwarded bool        // by a voter, which has checked what can be checked
+	via       pinset.Peer // that voter
 }
 
 // mayForward says no to who is no voter. A member that has just been elected, or
@@ -299,17 +338,25 @@ func (g *Group) status(m *member, who asker) (answer, error) {
 	}
 	var err error
 	m.fsm.view(func(s *pinset.State) {
-		if _, founded := s.Group(); founded && !s.MayRead(who.peer) {
+		info, founded := s.Group()
+		reads := s.MayRead(who.peer)
+		if !founded { // the leader asks how far it is
+			reads = slices.ContainsFunc(g.known().Members, func(k knownMember) bool { return k.Peer == who.peer })
+		}
+		reads = reads || who.peer == g.c.self() // which may not have its own entry yet
+		if !reads {
 			err = denied("only a reader may ask the group")
 		}
-		info, _ := s.Group()
 		n := s.Counts()
 		st.Name, st.Epoch, st.Pins, st.Names, st.Members = info.Name, info.Epoch, n.Pins, n.Names, n.Members
 		st.Admins, st.Open = n.Admins, s.ReadingOpen()
 	})
 	st.Applied = m.appliedIndex()
 	st.LastTerm, st.Last = m.lastEntry()
-	return answer{Status: st, Index: st.Applied, Stale: !m.leads(), Age: m.age().Milliseconds()}, err
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{Status: st, Index: st.Applied, Stale: !m.leads(), Age: m.age().Milliseconds()}, nil
 }
 
 // write has a command done. The leader calls it.
@@ -317,19 +364,7 @@ func (g *Group) write(ctx context.Context, m *member, who asker, r request) (ans
 	if err := m.fence(ctx); err != nil {
 		return answer{}, err
 	}
-	if err := g.mayWrite(m, who, r); err != nil {
-		return answer{}, err
-	}
-	h := pinset.Header{Client: r.Client, Seq: r.Seq, By: who.peer, At: time.Now().UnixMilli()}
-	c, err := command(h, r)
-	if err != nil {
-		return answer{}, err
-	}
-	frame, err := pinset.EncodeCommand(c)
-	if err != nil {
-		return answer{}, err
-	}
-	result, err := m.apply(ctx, frame)
+	result, err := g.done(ctx, m, who, r)
 	if err != nil {
 		return answer{}, err
 	}
@@ -344,31 +379,26 @@ func (g *Group) write(ctx context.Context, m *member, who asker, r request) (ans
 	return a, nil
 }
 
-// mayWrite keeps those out of the log who have no business there: a command takes
-// a place among the results that are kept, whatever becomes of it. Who may do
-// what is decided by the state.
-func (g *Group) mayWrite(m *member, who asker, r request) error {
-	if r.Op == opJoin {
-		if err := g.checkJoin(who, r); err != nil {
-			return err
-		}
+// done returns the result of a command, which is repeated or proposed now.
+func (g *Group) done(ctx context.Context, m *member, who asker, r request) (result pinset.Result, err error) {
+	repeated := false
+	m.fsm.view(func(s *pinset.State) { result, repeated = s.Result(r.Client, r.Seq) })
+	if repeated {
+		return result, nil
 	}
-	var err error
-	m.fsm.view(func(s *pinset.State) {
-		if r.Op != opJoin {
-			if s.Roles(who.peer) == 0 {
-				err = denied("this peer has no role in the group")
-			}
-			return
-		}
-		t, known := s.Token(*r.Token)
-		if !known {
-			err = answered(wordUnknown, "the token is unknown: never issued, withdrawn, or long expired")
-		} else if t.UsedBy != "" && t.UsedBy != who.peer {
-			err = answered(wordUsed, "the token was used already")
-		}
-	})
-	return err
+	h := pinset.Header{Client: r.Client, Seq: r.Seq, By: who.peer, At: time.Now().UnixMilli()}
+	c, err := command(h, r)
+	if err != nil {
+		return result, err
+	}
+	frame, err := pinset.EncodeCommand(c)
+	if err != nil {
+		return result, err
+	}
+	if err := g.mayWrite(m, who, r, c); err != nil {
+		return result, err
+	}
+	return m.apply(ctx, frame)
 }
 
 // checkJoin checks that who joins holds the token's private half, and said so to
@@ -404,6 +434,9 @@ func command(h pinset.Header, r request) (pinset.Command, error) {
 		}
 		return &pinset.Invite{Header: h, Token: *r.Token, Role: r.Admit, Expires: h.At + r.TTL}, nil
 	case opJoin:
+		if r.Token == nil {
+			break
+		}
 		return &pinset.Join{Header: h, Token: *r.Token, Capacity: r.Capacity, Zone: r.Zone, Addrs: r.Addrs, NoStore: r.NoStore}, nil
 	case opRemove:
 		return &pinset.Remove{Header: h, Peer: r.Peer}, nil

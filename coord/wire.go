@@ -38,8 +38,10 @@ const (
 
 // Limits and deadlines of /p2pshare/group/1.
 const (
-	lineMax        = 1 << 20
-	requestsMax    = 64 // at work at once on one stream: further ones wait unread
+	lineMax        = 1 << 20  // of an answer
+	requestMax     = 64 << 10 // of a request: the longest names, all escaped, are half of it
+	requestsMax    = 64       // at work at once on one stream
+	pagesAtOnce    = 4        // of those, that read more than a name
 	groupStreams   = 1024
 	groupPerPeer   = 16
 	requestWait    = 10 * time.Second // for what a member does for one request
@@ -50,6 +52,13 @@ const (
 	statusPollWait = time.Second      // for another member's word on how it is
 	pollWait       = 2 * time.Second  // the same, for people
 	pollsMax       = 64               // members asked at once
+)
+
+// Limits of those who have no role yet, and say that they have a token: anybody can.
+const (
+	joinMax    = 8 << 10          // of a request
+	joinersMax = 64               // streams at once; a further one is refused
+	joinerWait = 30 * time.Second // for all that is done on one
 )
 
 // GroupID names a group: the BLAKE3 of its signed founding record.
@@ -120,6 +129,8 @@ type admission struct {
 	// Records began the epochs after the first. They are shown to who is or was a
 	// member and is not of this epoch.
 	Records []node.Envelope `json:"records,omitempty"`
+
+	joins bool // the opener has no role, and holds a place of Coord.joiners
 }
 
 // nonce is 16 random bytes, used once.

@@ -223,24 +223,33 @@ var admissionRoles = map[Admission]Roles{
 	AsVoterAtOnce: RoleWriter | RoleReader | RoleStorage,
 }
 
-func (s *State) join(c *Join) (outcome, string) {
+// mayJoin returns the token of a join, and what the join would be answered.
+func (s *State) mayJoin(c *Join) (*Token, outcome) {
 	t, known := s.tokenOf(c.Token)
 	_, member := s.memberOf(c.By)
 	switch {
 	case !known:
-		return refuse(TokenUnknown, tokenUnknown), ""
+		return nil, refuse(TokenUnknown, tokenUnknown)
 	case t.UsedBy != "":
-		return refuse(TokenUsed, tokenUsed), ""
+		return nil, refuse(TokenUsed, tokenUsed)
 	case t.Expires <= c.At:
-		return refuse(TokenExpired, tokenExpired), ""
+		return nil, refuse(TokenExpired, tokenExpired)
 	case !s.isAdmin(t.Issuer):
-		return refuse(Denied, issuerGone), ""
+		return nil, refuse(Denied, issuerGone)
 	case member:
-		return refuse(Exists, isMember), ""
+		return nil, refuse(Exists, isMember)
 	case s.members.length >= MembersMax:
-		return refuse(Invalid, tooManyMembers), ""
+		return nil, refuse(Invalid, tooManyMembers)
 	case s.manyPeers(c.By):
-		return refuse(Invalid, tooManyPeers), ""
+		return nil, refuse(Invalid, tooManyPeers)
+	}
+	return t, done
+}
+
+func (s *State) join(c *Join) (outcome, string) {
+	t, o := s.mayJoin(c)
+	if t == nil {
+		return o, ""
 	}
 	used := *t
 	used.UsedBy, used.UsedIndex = c.By, s.applied

@@ -340,3 +340,19 @@ func (s *State) Due(at int64) bool {
 	}
 	return false
 }
+
+// Result returns what became of a command, as long as it is kept.
+func (s *State) Result(client Client, seq uint64) (Result, bool) {
+	x, known := s.session(client, seq)
+	if !known {
+		return Result{}, false
+	}
+	return x.result(), true
+}
+
+// MayJoin returns what a join would be answered now: who joins has no role yet, and
+// should not take a place among the results that are kept by being refused.
+func (s *State) MayJoin(c *Join) Result {
+	_, o := s.mayJoin(c)
+	return (&session{index: s.applied, outcome: &o}).result()
+}
