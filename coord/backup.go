@@ -177,8 +177,11 @@ func readBackup(r io.Reader) (e node.Envelope, h backupHeader, s *pinset.State, 
 		return e, h, nil, fmt.Errorf("the backup is of version %d, this program reads %d: use a newer p2pshare", h.V, backupFormat)
 	case h.Size < 0 || h.Size > backupSizeMax:
 		return bad("it says that it has %d bytes", h.Size)
+	case h.Term > pinset.IntMax: // Raft counts on
+		return bad("it is of term %d", h.Term)
 	}
-	if err := h.check(); err != nil {
+	founded, err := h.check()
+	if err != nil {
 		return bad("%w", err)
 	}
 	sum, size := sha256.New(), counter(0)
@@ -192,32 +195,37 @@ func readBackup(r io.Reader) (e node.Envelope, h backupHeader, s *pinset.State, 
 	if _, err := in.ReadByte(); !errors.Is(err, io.EOF) {
 		return bad("more follows after its end")
 	}
-	info, founded := s.Group()
-	if int64(size) != h.Size || pinset.Digest(sum.Sum(nil)) != h.SHA256 || s.Hash() != h.State || s.Index() != h.Index ||
-		!founded || GroupID(info.ID) != h.Group || info.Epoch != h.Epoch {
+	info, _ := s.Group()
+	switch {
+	case int64(size) != h.Size || pinset.Digest(sum.Sum(nil)) != h.SHA256 || s.Hash() != h.State || s.Index() != h.Index ||
+		GroupID(info.ID) != h.Group || info.Epoch != h.Epoch:
 		return bad("its state is not the one that was signed")
+	case info.Recovery != founded.Recovery || info.Founder != pinset.Peer(h.Record.Sender.String()) || info.Name != founded.Name:
+		return bad("its state is not of the group that its record founded")
 	}
 	return e, h, s, nil
 }
 
-// check checks that the epochs follow one another from the founding record.
-func (h backupHeader) check() error {
+// check checks that the epochs follow one another from the founding record, which it
+// returns.
+func (h backupHeader) check() (foundingRecord, error) {
 	f := groupFile{ID: h.Group, Record: h.Record}
 	if groupIDOf(h.Record) != h.Group {
-		return errors.New("its founding record is of another group")
+		return foundingRecord{}, errors.New("its founding record is of another group")
 	}
-	if _, err := openFounding(h.Record); err != nil {
-		return err
+	founded, err := openFounding(h.Record)
+	if err != nil {
+		return founded, err
 	}
 	if len(h.Epochs) > epochsMax || h.Epoch != uint64(len(h.Epochs))+1 {
-		return fmt.Errorf("it is of epoch %d, and has records of %d", h.Epoch, len(h.Epochs))
+		return founded, fmt.Errorf("it is of epoch %d, and has records of %d", h.Epoch, len(h.Epochs))
 	}
 	for i, k := range h.Epochs {
 		if _, err := f.mayBegin(k.Record, uint64(i)+2, k.Signers); err != nil {
-			return err
+			return founded, err
 		}
 	}
-	return nil
+	return founded, nil
 }
 
 // Restore makes this peer the only voter of the group of a backup, in a new epoch,

@@ -2,12 +2,14 @@ package coord
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"math/rand/v2"
 	"testing"
 	"testing/synctest"
 
+	"github.com/p2pshare/p2pshare/coord/internal/pinset"
 	"github.com/p2pshare/p2pshare/node"
 )
 
@@ -188,6 +190,60 @@ func TestBackupThatWasChangedIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			refused(name, append(append(e.Encode(), '\n'), file[first+1:]...))
+		}
+	})
+}
+
+func TestBackupOfAStateThatTheRecordDidNotFoundIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		g := w.found(1)[0]
+		file, _ := w.backup(0, g.ID())
+		_, h, state, err := readBackup(bytes.NewReader(file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, _ := state.Group()
+		evil := w.peers[1]
+		forge := func(term uint64, change func(*pinset.Found)) []byte {
+			c := &pinset.Found{Header: pinset.Header{Client: pinset.Client{1}, Seq: 1, By: info.Founder, At: 1}, Group: info.ID, Name: info.Name, Recovery: info.Recovery}
+			change(c)
+			frame, err := pinset.EncodeCommand(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := pinset.New()
+			if _, err := s.Apply(1, frame); err != nil {
+				t.Fatal(err)
+			}
+			var body bytes.Buffer
+			if err := s.Encode(&body); err != nil {
+				t.Fatal(err)
+			}
+			f := h
+			f.Term, f.Index, f.State, f.Size, f.SHA256 = term, 1, s.Hash(), int64(body.Len()), sha256.Sum256(body.Bytes())
+			data, err := json.Marshal(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e, err := node.Seal(evil.n.Key(), node.KindBackup, data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return append(append(e.Encode(), '\n'), body.Bytes()...)
+		}
+		if _, err := VerifyBackup(bytes.NewReader(forge(1, func(*pinset.Found) {}))); err != nil {
+			t.Errorf("a state as it was founded: %v", err)
+		}
+		for name, file := range map[string][]byte{
+			"recovery key": forge(1, func(c *pinset.Found) { c.Recovery[0] ^= 1 }),
+			"founder":      forge(1, func(c *pinset.Found) { c.By = Peer(evil.n.ID().String()) }),
+			"name":         forge(1, func(c *pinset.Found) { c.Name = "other" }),
+			"term":         forge(1<<63, func(*pinset.Found) {}),
+		} {
+			if _, err := VerifyBackup(bytes.NewReader(file)); !errors.Is(err, ErrBackup) {
+				t.Errorf("backup with another %s: %v, want ErrBackup", name, err)
+			}
 		}
 	})
 }
