@@ -21,6 +21,9 @@ func (g *Group) admitRaft(p peer.ID, o opening) admission {
 		return admission{Epoch: epoch, Error: RefusedStopped, Message: err.Error()}
 	}
 	from := pinset.Peer(p.String())
+	if o.Record != g.known().record() { // others than members have none
+		return admission{Epoch: epoch, Error: RefusedSplit, Message: "a member says how its epoch began"}
+	}
 	if g.mayVote(from) {
 		return admission{OK: true, Epoch: epoch}
 	}

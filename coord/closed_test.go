@@ -62,6 +62,7 @@ type closed struct {
 	g     *Group
 	id    GroupID
 	rng   *rand.Rand
+	sent  int              // that were refused
 	cases int              // of each kind
 	conns map[[3]int]*conn // by sender, way to open, and whom
 }
@@ -94,6 +95,7 @@ func TestClosed(t *testing.T) {
 		c.refuseRaft()
 		c.refuseTokens()
 		c.allow(ops)
+		t.Logf("%d requests and streams were refused", c.sent)
 	})
 }
 
@@ -286,6 +288,7 @@ func (c *closed) now() snapshot {
 // refused reports a request that was not refused, or not with a reason.
 func (c *closed) refused(what string, a answer, err error) {
 	c.t.Helper()
+	c.sent++
 	if err == nil {
 		err = a.err()
 	}
@@ -419,5 +422,10 @@ func (c *closed) refuseRaft() {
 			continue
 		}
 		s.Reset()
+		bare := opening{Group: c.id, Epoch: c.g.Epoch()}
+		_, _, err = dialGroup(c.t.Context(), c.peers[who].n, peer.AddrInfo{ID: c.peers[to].n.ID()}, raftProtocol, bare)
+		if !isRefusal(err, RefusedSplit) {
+			c.t.Errorf("Raft's stream of a voter that does not know how the epoch began: %v", err)
+		}
 	}
 }
