@@ -334,6 +334,9 @@ func (c *Coord) checkName(name string, id GroupID) error {
 		strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return fmt.Errorf("group name %.80q: want 1 to %d bytes of text without /, \\ and @", name, pinset.NameBytesMax)
 	}
+	if _, err := ParseGroupID(name); err == nil {
+		return fmt.Errorf("group name %s: that is a group's ID", name) // Find would take one for the other
+	}
 	if k, err := c.FindKnown(name); err == nil && k.ID != id && (k.Follows || !c.isOver(k.ID)) {
 		return fmt.Errorf("there is a group called %q already: %w", name, ErrExists)
 	}

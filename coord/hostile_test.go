@@ -2,6 +2,8 @@ package coord
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -119,6 +121,90 @@ func TestMemberWithoutAVoteIsNotHeardInRaft(t *testing.T) {
 		}
 		if !m.leads() || m.term() != term {
 			t.Errorf("the leader of term %d leads: %v, in term %d", term, m.leads(), m.term())
+		}
+	})
+}
+
+func TestRaftAnswersAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		h := w.hostile(1)
+		h.SetStreamHandler(raftProtocol, func(s network.Stream) {
+			if _, _, err := admit(s, func(o opening) admission { return admission{OK: true, Epoch: 1} }); err == nil {
+				s.Write([]byte{0xdb, 0xff, 0xff, 0xff, 0xff}) // a text of 4 GiB follows
+				for err == nil {
+					_, err = s.Write(make([]byte, 64<<10))
+				}
+			}
+			s.Reset()
+		})
+		layer := newStreamLayer(w.peers[0].n)
+		layer.opening = func() opening { return opening{Epoch: 1} }
+		layer.where = func(p peer.ID) peer.AddrInfo { return peer.AddrInfo{ID: p} }
+		defer layer.Close()
+		c, err := layer.Dial(raft.ServerAddress(w.peers[1].n.ID().String()), time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var n int64
+		for err == nil {
+			var got int
+			got, err = c.Read(make([]byte, 32<<10))
+			n += int64(got)
+		}
+		if !errors.Is(err, errAnswersTooLong) || n > raftAnswersMax {
+			t.Errorf("%d bytes were read, then %v", n, err)
+		}
+	})
+}
+
+func TestStrangersDoNotKeepAMemberBusyWithTheirEpochs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const strangers = 10
+		w := newWorld(t, 1+strangers)
+		g := w.found(1)[0]
+		dialled := 0
+		for i := 1; i <= strangers; i++ {
+			h := w.hostile(i)
+			h.SetStreamHandler(groupProtocol, func(s network.Stream) { dialled++; <-t.Context().Done(); s.Reset() })
+			defer h.RemoveStreamHandler(groupProtocol)
+		}
+		start := time.Now()
+		for time.Since(start) < time.Minute {
+			for _, p := range w.peers[1:] {
+				dialGroup(t.Context(), p.n, peer.AddrInfo{ID: w.peers[0].n.ID()}, groupProtocol, opening{Group: g.ID(), Epoch: 99})
+			}
+			time.Sleep(time.Second)
+		}
+		if dialled == 0 || dialled > 3 {
+			t.Errorf("%d strangers were looked at within a minute, want one each %s", dialled, greetStranger)
+		}
+	})
+}
+
+func TestWhatARefusalSaysIsCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		h := w.hostile(1)
+		refuseAll(h, admission{Error: Refusal(strings.Repeat("w", 1000)), Message: strings.Repeat("m", 100_000)})
+		_, _, err := dialGroup(t.Context(), w.peers[0].n, peer.AddrInfo{ID: h.ID()}, groupProtocol, opening{})
+		var r *RefusedError
+		if !errors.As(err, &r) || len(r.Why) > whyMax || len(r.Message) > messageMax {
+			t.Errorf("refusal: %v", err)
+		}
+	})
+}
+
+func TestGroupNameCannotDriveATerminalOrPassForAnID(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		for _, name := range []string{"\x1b[2J", "a\u202eb", "a\nb", strings.Repeat("ab", 32), "a/b", ""} {
+			if err := w.peers[0].checkName(name, GroupID{}); err == nil {
+				t.Errorf("a group may be called %q", name)
+			}
+		}
+		if err := w.peers[0].checkName("Büro 2", GroupID{}); err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -20,8 +20,11 @@ import (
 const (
 	greetEvery = 30 * time.Second
 	greetAgain = time.Second // at the earliest, to the same peer
-	aheadMax   = 8           // peers to look at: of others there is another chance
-	greetedMax = 1000        // peers whose last greeting is remembered
+	// greetStranger is how often any stranger is looked at: it may have restored a
+	// backup, and may just as well only keep this member busy.
+	greetStranger = 30 * time.Second
+	aheadMax      = 8    // peers to look at: of others there is another chance
+	greetedMax    = 1000 // peers whose last greeting is remembered
 )
 
 // split is another record of an epoch that this member has seen begin.
@@ -100,6 +103,7 @@ func (g *Group) meet(ctx context.Context) error {
 	tick := time.NewTicker(greetEvery)
 	defer tick.Stop()
 	greeted := map[peer.ID]time.Time{}
+	var stranger time.Time // when one was looked at
 	for {
 		var who []peer.ID
 		select {
@@ -115,6 +119,12 @@ func (g *Group) meet(ctx context.Context) error {
 			return nil
 		}
 		for _, p := range who {
+			if !g.acquainted(g.known(), p) {
+				if time.Since(stranger) < greetStranger {
+					continue
+				}
+				stranger = time.Now()
+			}
 			if time.Since(greeted[p]) >= greetAgain {
 				if len(greeted) >= greetedMax {
 					clear(greeted)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -34,7 +35,7 @@ func dialGroup(ctx context.Context, n opener, to peer.AddrInfo, proto protocol.I
 		err = readOpening(s, admissionMax, &a)
 	}
 	if err == nil && !a.OK {
-		err = &RefusedError{Why: a.Error, Message: a.Message, Peer: to.ID, Epoch: a.Epoch, By: a.By, Index: a.Index,
+		err = &RefusedError{Why: a.Error[:min(len(a.Error), whyMax)], Message: a.Message[:min(len(a.Message), messageMax)], Peer: to.ID, Epoch: a.Epoch, By: a.By, Index: a.Index,
 			records: a.Records}
 	}
 	if !stop() && err == nil {
@@ -283,6 +284,30 @@ type streamConn struct {
 	accepted  bool // the other side opened it
 	closed    chan struct{}
 	closeOnce sync.Once
+	answered  atomic.Int64 // bytes read since the last write
+}
+
+// raftAnswersMax bounds what Raft's decoder is given between two requests: it takes
+// any length that a member announces. Up to 130 answers of about 100 bytes are under
+// way at once.
+const raftAnswersMax = 256 << 10
+
+var errAnswersTooLong = errors.New("the member answers more than it was asked for")
+
+// Read bounds the answers to what was dialled.
+func (c *streamConn) Read(b []byte) (int, error) {
+	n, err := c.Stream.Read(b)
+	if !c.accepted && c.answered.Add(int64(n)) > raftAnswersMax {
+		c.Close()
+		return 0, errAnswersTooLong
+	}
+	return n, err
+}
+
+// Write begins a request, or goes on with one.
+func (c *streamConn) Write(b []byte) (int, error) {
+	c.answered.Store(0)
+	return c.Stream.Write(b)
 }
 
 func (c *streamConn) LocalAddr() net.Addr  { return c.layer.Addr() }

@@ -26,6 +26,8 @@ const (
 	openingMax   = 4 << 10
 	admissionMax = 1 << 20 // of the answer: up to epochsMax records
 	openingWait  = 5 * time.Second
+	whyMax       = 40  // bytes kept of admission.Error
+	messageMax   = 400 // and of its Message, which are logged
 )
 
 // Limits of Raft's streams, of all groups together. Raft keeps up to five to a
