@@ -44,6 +44,9 @@ type knownEpoch struct {
 	Record node.Envelope `json:"record"`
 	// Signers are whose word began it, or would have: the admins of the epoch before.
 	Signers []pinset.Peer `json:"signers,omitempty"`
+	// Void are those of them who have ceased to be admins since, and not by being
+	// left out of the epoch: another record of theirs is not believed any more.
+	Void []pinset.Peer `json:"void,omitempty"`
 }
 
 // digest names a record. Two of one epoch are two recoveries.
@@ -190,6 +193,9 @@ func (f groupFile) take(records []node.Envelope, self pinset.Peer) (groupFile, e
 			if _, err := f.mayBegin(e, epoch, f.Epochs[i].Signers); err != nil {
 				return f, err
 			}
+			if slices.Contains(f.Epochs[i].Void, pinset.Peer(e.Sender.String())) {
+				return f, fmt.Errorf("%w: %s was an admin, and is none any more", errRecord, e.Sender)
+			}
 			f.Split = &split{Epoch: epoch, Record: e}
 			return f, fmt.Errorf("%w: epoch %d, by %s and by %s", ErrSplit, epoch, f.Epochs[i].Record.Sender, e.Sender)
 		}
@@ -214,6 +220,32 @@ func (f groupFile) take(records []node.Envelope, self pinset.Peer) (groupFile, e
 		next.Removed, next.Begin = &removal{By: pinset.Peer(last.Sender.String()), Epoch: next.Epoch}, false
 	}
 	return next, nil
+}
+
+// void takes over who is an admin now. Those who have ceased to be one could
+// otherwise stop the group for good, with another record of an epoch that began
+// while they were.
+func (f *groupFile) void(admins []pinset.Peer) {
+	var ceased []pinset.Peer
+	for _, p := range f.Admins {
+		if !slices.Contains(admins, p) {
+			ceased = append(ceased, p)
+		}
+	}
+	f.Admins = admins
+	if len(ceased) == 0 {
+		return
+	}
+	f.Epochs = slices.Clone(f.Epochs)
+	for i := range f.Epochs {
+		k := &f.Epochs[i]
+		k.Void = slices.Clone(k.Void)
+		for _, p := range ceased {
+			if slices.Contains(k.Signers, p) && !slices.Contains(k.Void, p) {
+				k.Void = append(k.Void, p)
+			}
+		}
+	}
 }
 
 // enter adds the record of the next epoch, which this member is to begin.

@@ -124,3 +124,39 @@ func TestEpochRecordIsWhatTheStateVerifies(t *testing.T) {
 		t.Error("the envelope's signature is not over pinset.Epoch.Statement")
 	}
 }
+
+func TestFormerAdminCannotSplitAGroup(t *testing.T) {
+	founder, admin, self := newSigner(t), newSigner(t), newSigner(t)
+	public, _, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record, id, err := sealFounding(founder.key, foundingRecord{V: foundingFormat, Epoch: 1, Name: "office", Recovery: pinset.Key(public), At: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seal := func(by signer, state byte) node.Envelope {
+		t.Helper()
+		members := []pinset.EpochMember{{Peer: min(self.peer, admin.peer), Vote: pinset.Voter}, {Peer: max(self.peer, admin.peer), Vote: pinset.Voter}}
+		e, err := sealEpoch(by.key, id, &pinset.Epoch{Epoch: 2, State: pinset.Digest{state}, Members: members})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	f := groupFile{ID: id, Record: record, Epoch: 1, Admins: []pinset.Peer{admin.peer, self.peer, founder.peer}}
+	if f, err = f.take([]node.Envelope{seal(self, 1)}, self.peer); err != nil {
+		t.Fatal(err)
+	}
+	// The founder is out by the epoch itself, and may be on the other side of a split.
+	if _, err := f.take([]node.Envelope{seal(founder, 2)}, self.peer); !errors.Is(err, ErrSplit) {
+		t.Errorf("another record by one that the epoch left out: %v, want ErrSplit", err)
+	}
+	if _, err := f.take([]node.Envelope{seal(admin, 2)}, self.peer); !errors.Is(err, ErrSplit) {
+		t.Errorf("another record by an admin: %v, want ErrSplit", err)
+	}
+	f.void([]pinset.Peer{self.peer})
+	if is, err := f.take([]node.Envelope{seal(admin, 2)}, self.peer); !errors.Is(err, errRecord) || is.Split != nil {
+		t.Errorf("another record by one whose role was revoked: %v, want that it is not believed", err)
+	}
+}

@@ -96,7 +96,8 @@ func (g *Group) remember(m *member) error {
 	}
 	return g.change(func(f *groupFile) {
 		if f.Epoch == epoch { // and not in a later one already, which is to begin
-			f.Members, f.Admins, f.Voters, f.MayVote, f.Founding = members, admins, voters, mayVote, nil
+			f.Members, f.Voters, f.MayVote, f.Founding = members, voters, mayVote, nil
+			f.void(admins)
 		}
 	})
 }
