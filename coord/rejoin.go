@@ -199,10 +199,18 @@ func (g *Group) knock(ctx context.Context) error {
 	}
 }
 
-// members returns where the other members are, as far as is known.
+// members returns where the other members are, as far as is known: first those that
+// vote, or may. Others have no answer but who leads, and are to be believed less.
 func (g *Group) members() []peer.AddrInfo {
 	var list []peer.AddrInfo
-	for _, k := range g.known().Members {
+	f := g.known()
+	known := slices.Clone(f.Members)
+	order := map[pinset.Peer]int{}
+	for _, p := range slices.Concat(f.Voters, f.MayVote) {
+		order[p] = -1
+	}
+	slices.SortStableFunc(known, func(a, b knownMember) int { return order[a.Peer] - order[b.Peer] })
+	for _, k := range known {
 		if p, err := peer.Decode(string(k.Peer)); err == nil && p != g.c.node.ID() {
 			list = append(list, g.where(p))
 		}
