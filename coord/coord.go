@@ -102,6 +102,7 @@ type Coord struct {
 	added   chan struct{} // has room for one: there is a group that does not run yet
 	failed  chan error    // has room for one: see Failed
 	joiners chan struct{} // has room for joinersMax streams of those who have no role
+	opening chan struct{} // has room for openingsMax openings of those who were never in a group
 
 	making sync.Mutex // held while a group is made or joined
 
@@ -126,9 +127,9 @@ func Open(n *node.Node, config Config) (*Coord, error) {
 	}
 	c := &Coord{node: n, me: pinset.Peer(n.ID().String()), config: config, dir: filepath.Join(config.Dir, groupsDir), log: config.Log,
 		links: links{node: n, open: map[link]*conn{}, dialing: map[link]*dialing{}, silent: map[peer.ID]time.Time{}}, added: make(chan struct{}, 1), failed: make(chan error, 1),
-		joiners: make(chan struct{}, joinersMax),
-		parts:   parts{carrier: newStreamCarrier, snapshotThreshold: snapshotThreshold, trailingLogs: trailingLogs},
-		groups:  map[GroupID]*Group{}, runs: map[GroupID]bool{}, followed: map[GroupID]*follower{}}
+		joiners: make(chan struct{}, joinersMax), opening: make(chan struct{}, openingsMax),
+		parts:  parts{carrier: newStreamCarrier, snapshotThreshold: snapshotThreshold, trailingLogs: trailingLogs},
+		groups: map[GroupID]*Group{}, runs: map[GroupID]bool{}, followed: map[GroupID]*follower{}}
 	c.links.learn = func(id GroupID, e *RefusedError) {
 		if g, err := c.group(id); err == nil {
 			g.learn(e)

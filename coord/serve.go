@@ -20,7 +20,7 @@ import (
 // serveRaft serves a Raft stream of any of this node's groups.
 func (c *Coord) serveRaft(ctx context.Context, s network.Stream) error {
 	from := s.Conn().RemotePeer()
-	o, _, err := admit(s, func(o opening) admission {
+	o, _, err := c.admit(s, func(o opening) admission {
 		g, err := c.group(o.Group)
 		if err != nil {
 			return noSuchGroup
@@ -41,12 +41,35 @@ func (c *Coord) serveRaft(ctx context.Context, s network.Stream) error {
 	return m.carrier.serve(ctx, s)
 }
 
+// admit is admit, for a stranger when there is room.
+func (c *Coord) admit(s network.Stream, decide func(opening) admission) (opening, admission, error) {
+	if !c.acquainted(s.Conn().RemotePeer()) {
+		select {
+		case c.opening <- struct{}{}:
+			defer func() { <-c.opening }()
+		default:
+			return opening{}, admission{}, errors.New("too many strangers open streams at once")
+		}
+	}
+	return admit(s, decide)
+}
+
+// acquainted says whether a peer is or was in any of the groups.
+func (c *Coord) acquainted(p peer.ID) bool {
+	for _, g := range c.Groups() {
+		if g.acquainted(g.known(), p) {
+			return true
+		}
+	}
+	return false
+}
+
 var noSuchGroup = admission{Error: RefusedGroup, Message: "this peer is not in that group"}
 
 // serveGroup serves a stream of requests.
 func (c *Coord) serveGroup(ctx context.Context, s network.Stream) error {
 	from := s.Conn().RemotePeer()
-	o, a, err := admit(s, func(o opening) admission {
+	o, a, err := c.admit(s, func(o opening) admission {
 		g, err := c.group(o.Group)
 		if err != nil {
 			return noSuchGroup

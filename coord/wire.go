@@ -58,9 +58,12 @@ const (
 
 // Limits of those who have no role yet, and say that they have a token: anybody can.
 const (
-	joinMax    = 8 << 10          // of a request
-	joinersMax = 64               // streams at once; a further one is refused
-	joinerWait = 30 * time.Second // for all that is done on one
+	joinMax    = 8 << 10 // of a request
+	joinersMax = 64      // streams at once; a further one is refused
+	// openingsMax bounds the openings of strangers under way at once: they last up to
+	// openingWait, and would take the place of members' streams. Further ones are reset.
+	openingsMax = 256
+	joinerWait  = 30 * time.Second // for all that is done on one
 )
 
 // GroupID names a group: the BLAKE3 of its signed founding record.
