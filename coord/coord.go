@@ -34,13 +34,16 @@
 //
 // # /p2pshare/raft/1
 //
-// After the opening, hashicorp/raft's network transport, protocol version 3.
-// Only members are let in.
+// After the opening, hashicorp/raft's network transport, protocol version 3. Only
+// members that vote, or were let in to, may open one, and from the second epoch on
+// only with its record: Raft believes whoever speaks it. Answers between two requests
+// take at most 256 KiB.
 //
 // # /p2pshare/group/1
 //
-// After the opening, JSON lines of at most 1 MiB, any number of requests at a
-// time, each with a tag of the opener's choice; answers come in any order:
+// After the opening, JSON lines, requests of at most 64 KiB and answers of at most
+// 1 MiB, up to 64 requests at a time, each with a tag of the opener's choice; answers
+// come in any order:
 //
 //	{"tag":7,"op":"resolve","lookup":"report.pdf"}
 //	{"tag":7,"index":12,"binding":{…}}   or   {"tag":7,"error":"not_found","message":"…"}
@@ -48,6 +51,8 @@
 // The ops and their fields are those of request and answer (wire.go). A voter
 // passes to the leader what only the leader can do, and names the asker in
 // "origin"; any other member answers not_leader, with the leader and where it is.
+// Who has no role, and was let in for its invitation, may only join: one request of
+// at most 8 KiB at a time, within 30 s.
 // Ops and words are append-only.
 package coord
 
