@@ -246,6 +246,10 @@ func (c *closed) done(o op, who, whom int, r request) {
 		if err == nil {
 			err = a.err()
 		}
+		if answered := (*AnswerError)(nil); errors.As(err, &answered) && answered.word == wordNotLeader {
+			whom = theAdmin // a member without a vote does not pass it on
+			return false
+		}
 		if err != nil && !errors.Is(err, ErrNoLeader) && !errors.Is(err, errLost) {
 			c.t.Fatalf("%s by the %s: %v", o, closedPeerNames[who], err)
 		}

@@ -91,6 +91,7 @@ func TestClosed(t *testing.T) {
 		c := newClosed(t, n)
 		defer c.hangUp()
 		c.refuseRequests(ops)
+		c.refuseWhereReadingIsOpen(ops)
 		c.refuseOrigins(ops)
 		c.refuseRaft()
 		c.refuseTokens()
@@ -339,6 +340,42 @@ func (c *closed) refuseRequests(ops []op) {
 			c.unchanged(what, before)
 		}
 	}
+}
+
+// refuseWhereReadingIsOpen has strangers read a group that lets everyone, and do
+// nothing else.
+func (c *closed) refuseWhereReadingIsOpen(ops []op) {
+	cl := c.peers[theAdmin].Client(c.id)
+	if err := cl.SetOpen(c.t.Context(), true); err != nil {
+		c.t.Fatal(err)
+	}
+	time.Sleep(5 * time.Minute)
+	for _, o := range ops {
+		before := c.now()
+		what := fmt.Sprintf("%s by the stranger where everyone may read", o)
+		for i := range c.cases {
+			r := c.request(o)
+			if isRead(o) || o == opStatus {
+				c.done(o, theStranger, c.server(theStranger), r)
+				continue
+			}
+			if i%2 > 0 {
+				c.mutate(&r, "Origin")
+			}
+			a, err := c.send(theStranger, 0, c.server(theStranger), r)
+			c.refused(what, a, err)
+		}
+		for range c.cases {
+			a, err := c.send(theRemoved, 0, c.server(theRemoved), c.request(o))
+			c.refused(fmt.Sprintf("%s by the removed member where everyone may read", o), a, err)
+		}
+		c.unchanged(what, before)
+	}
+	if err := cl.SetOpen(c.t.Context(), false); err != nil {
+		c.t.Fatal(err)
+	}
+	c.hangUp()
+	time.Sleep(5 * time.Minute)
 }
 
 // garble sends a request with a field of another type: the stream ends, or it is
