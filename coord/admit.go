@@ -27,6 +27,10 @@ func (g *Group) admitRaft(p peer.ID, o opening) admission {
 	if g.mayVote(from) {
 		return admission{OK: true, Epoch: epoch}
 	}
+	select {
+	case g.unsure <- p:
+	default: // it will come again
+	}
 	a, _ := g.admitMember(m, from, epoch)
 	if a.OK {
 		a = admission{Epoch: epoch, Error: RefusedLearner, Message: "a member without a vote has nothing to say in Raft"}

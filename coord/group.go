@@ -76,6 +76,7 @@ type Group struct {
 	turned chan struct{} // has room for one: group.json says something else than it did
 	orders chan *order   // taken by Run, in all states
 	ahead  chan peer.ID  // who is in another epoch, to be asked about it
+	unsure chan peer.ID  // who speaks Raft, and may not as far as is known here; has room for one
 	abrupt atomic.Bool   // a test's crash: nothing is handed over
 	stop   chan struct{} // closed to end Run for good
 	ended  chan struct{} // closed when Run has ended
@@ -90,12 +91,14 @@ type Group struct {
 	why    error     // guarded by mu: why it does not
 	heard  time.Time // guarded by mu: when a leader was last known
 	told   *removal  // guarded by mu: another member says that this one was removed
-	damage error     // guarded by mu: why it has stopped for good
+	// vouched is who votes by the word of a voter, and not yet by this member's state.
+	vouched pinset.Peer // guarded by mu
+	damage  error       // guarded by mu: why it has stopped for good
 }
 
 func newGroup(c *Coord, dir string, f groupFile) *Group {
 	g := &Group{c: c, id: f.ID, dir: dir, log: c.log.With("group", f.Name), kicked: make(chan struct{}, 1),
-		turned: make(chan struct{}, 1), orders: make(chan *order), ahead: make(chan peer.ID, aheadMax),
+		turned: make(chan struct{}, 1), orders: make(chan *order), ahead: make(chan peer.ID, aheadMax), unsure: make(chan peer.ID, 1),
 		stop: make(chan struct{}), ended: make(chan struct{}), file: f, why: errStarting}
 	rand.Read(g.client[:])
 	return g
@@ -158,7 +161,7 @@ func (g *Group) voting() (*member, error) {
 func (g *Group) setMember(m *member, why error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.member, g.why = m, why
+	g.member, g.why, g.vouched = m, why, ""
 	g.heard = time.Now() // nobody knows yet that there is no leader
 }
 
@@ -211,6 +214,7 @@ func (g *Group) Run(ctx context.Context) error {
 		return g.lives(ctx)
 	})
 	tasks.Go(func() error { return g.meet(ctx) })
+	tasks.Go(func() error { return g.inquire(ctx) })
 	tasks.Go(func() error {
 		select {
 		case <-g.stop:

@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/p2pshare/p2pshare/coord/internal/pinset"
 )
 
 // hostile ends a peer's Coord and returns its host, to do what a Coord would not.
@@ -207,4 +208,44 @@ func TestGroupNameCannotDriveATerminalOrPassForAnID(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+func TestMemberThatMissedWhoJoinedAsksTheVotersItKnows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 6)
+		groups := w.found(3)
+		w.peers[2].crash(t) // and hears of nothing from now on
+		late := w.join(3, AsVoter)
+		w.join(4, AsVoter)
+		reader := w.join(5, AsReader)
+		w.eventually("five vote", func() bool { return len(w.voters(groups[0])) == 5 })
+		lead := w.leader([]*Group{groups[0], groups[1]})
+		if lead < 0 {
+			t.Fatal("one of the first two should lead")
+		}
+		for _, i := range []int{lead, 3, 4, 5} {
+			w.link(2, i, false) // so that nobody tells it
+		}
+		w.peers[2].start(t)
+		g := w.groupOf(2)
+		admitted := func(other *Group, p peer.ID) bool { return g.admitRaft(p, other.opening()).OK }
+		w.eventually("it takes Raft's streams of one that votes", func() bool { return admitted(late, w.peers[3].n.ID()) })
+		start := time.Now()
+		for time.Since(start) < 10*time.Second {
+			if admitted(reader, w.peers[5].n.ID()) {
+				t.Fatal("it takes Raft's streams of one that does not vote")
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		if _, known := g.stateMember(w.peers[3].self()); known {
+			t.Error("it has heard of it otherwise: the test shows nothing")
+		}
+	})
+}
+
+func (g *Group) stateMember(p Peer) (x pinset.Member, known bool) {
+	if m, err := g.running(); err == nil {
+		m.fsm.view(func(s *pinset.State) { x, known = s.Member(p) })
+	}
+	return x, known
 }

@@ -1,8 +1,10 @@
 package coord
 
 import (
+	"context"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/hashicorp/raft"
 	"github.com/p2pshare/p2pshare/coord/internal/pinset"
@@ -25,11 +27,60 @@ func (g *Group) mayVote(p pinset.Peer) bool {
 			votes = member && votesOrMay(x)
 		})
 		if founded {
-			return votes
+			return votes || g.isVouched(p)
 		}
 	}
 	f := g.known()
 	return slices.Contains(f.Voters, p) || slices.Contains(f.MayVote, p)
+}
+
+func (g *Group) isVouched(p pinset.Peer) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.vouched == p
+}
+
+// inquireEvery is how often the voters are asked about one who speaks Raft.
+const inquireEvery = time.Second
+
+// inquire asks the voters about those who speak Raft and may not, as far as this
+// member knows. It may have been away while others joined, and one of them leads: it
+// would never hear of that if it did not listen to it.
+func (g *Group) inquire(ctx context.Context) error {
+	for {
+		select {
+		case p := <-g.unsure:
+			if name := pinset.Peer(p.String()); g.votersVouch(ctx, name) {
+				g.log.Info("a peer votes that this member has not heard of", "peer", p)
+				g.mu.Lock()
+				g.vouched = name
+				g.mu.Unlock()
+			}
+		case <-ctx.Done():
+			return nil
+		}
+		select {
+		case <-time.After(inquireEvery):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// votersVouch says whether a voter has a peer as one in Raft's configuration.
+func (g *Group) votersVouch(ctx context.Context, p pinset.Peer) bool {
+	for _, to := range g.members() {
+		if name := pinset.Peer(to.ID.String()); name == p || !g.mayVote(name) {
+			continue
+		}
+		call, cancel := context.WithTimeout(ctx, statusPollWait)
+		a, err := g.ask(call, pinset.Peer(to.ID.String()), request{Op: opStatus})
+		cancel()
+		if err == nil && a.Status != nil && slices.Contains(a.Status.Voters, p) {
+			return true
+		}
+	}
+	return false
 }
 
 func votesOrMay(m pinset.Member) bool { return m.MayVote || m.Vote == pinset.Voter }
