@@ -22,6 +22,8 @@ type fsm struct {
 	committed func(index uint64) // told after each batch, without the lock
 	kick      func()             // told, without the lock, that who is a member may have changed
 	failed    chan struct{}      // closed when broken
+	// durable waits until this member's disk has the log up to an index; nil: it has.
+	durable func(index uint64) error
 
 	mu      sync.Mutex
 	state   *pinset.State // guarded by mu
@@ -46,6 +48,14 @@ func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	results := make([]any, len(logs))
 	members := false
+	if f.durable != nil {
+		if err := f.durable(logs[len(logs)-1].Index); err != nil {
+			for i := range results { // the log has stopped, and this member ends
+				results[i] = err
+			}
+			return results
+		}
+	}
 	f.mu.Lock()
 	for i, l := range logs {
 		members = members || l.Type == raft.LogConfiguration || changesMembers(l.Data)

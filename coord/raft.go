@@ -89,8 +89,8 @@ type member struct {
 	fsm     *fsm
 	carrier *ackCarrier
 	timing  Timing
-	logRuns atomic.Int32 // calls of log.Run that have not returned
-	hurried atomic.Int64 // Unix nanoseconds of the last hurry, 0 after calm
+	logRuns sync.WaitGroup // calls of log.Run that have not returned
+	hurried atomic.Int64   // Unix nanoseconds of the last hurry, 0 after calm
 
 	fenceMu   sync.Mutex // guards the next, and is held while a barrier is under way
 	fenceTerm uint64     // the term in which a barrier has been applied here
@@ -132,9 +132,12 @@ func openMember(c memberConfig) (*member, error) {
 		return nil, errors.Join(err, m.carrier.Close())
 	}
 	m.log = log
+	m.carrier.synced = log.Synced
 	m.fsm = newFSM(c.group, log.SetCommitted, c.kick)
+	m.fsm.durable = log.AwaitSynced
 	config := raftConfig(c)
-	recent, err := raft.NewLogCache(recentLogs, log)
+	own := &leaderLog{Log: log}
+	recent, err := raft.NewLogCache(recentLogs, own)
 	if err == nil {
 		err = m.bootstrap(c, config, snapshots)
 	}
@@ -142,6 +145,7 @@ func openMember(c memberConfig) (*member, error) {
 		m.raft, err = raft.NewRaft(config, m.fsm, recent, stableStore{log}, snapshots, voterCarrier{m.carrier, c.votes})
 	}
 	if err == nil {
+		own.raft.Store(m.raft)
 		err = m.fsm.catchUp(log, log.Committed())
 	}
 	if err != nil {
@@ -182,6 +186,26 @@ func (m *member) bootstrap(c memberConfig, config *raft.Config, snapshots raft.S
 	self := raft.Server{ID: config.LocalID, Address: m.carrier.LocalAddr()}
 	return raft.BootstrapCluster(config, m.log, m.log, snapshots, m.carrier,
 		raft.Configuration{Servers: []raft.Server{self}})
+}
+
+// leaderLog has a leader send its commands while its own disk writes them. Raft
+// counts the leader when StoreLogs returns; but until the disk has them nobody is
+// told that they are committed: not the state (fsm.durable), and not the other
+// members (ackCarrier.synced). What changes the configuration, and what begins a
+// term, Raft acts upon by itself: that waits for the disk.
+type leaderLog struct {
+	*raftlog.Log
+	raft atomic.Pointer[raft.Raft] // set once Raft has been made
+}
+
+// StoreLogs is called by Raft's main loop, in which its role does not change
+// meanwhile.
+func (l *leaderLog) StoreLogs(logs []*raft.Log) error {
+	other := func(e *raft.Log) bool { return e.Type != raft.LogCommand }
+	if r := l.raft.Load(); r == nil || r.State() != raft.Leader || slices.ContainsFunc(logs, other) {
+		return l.Log.StoreLogs(logs)
+	}
+	return l.Log.StoreLogsAhead(logs)
 }
 
 // stableStore keeps Raft from panicking when the log has stopped: it panics when
@@ -230,12 +254,7 @@ func (m *member) run(ctx context.Context) error {
 // does not wait for Run, which may itself hang in a write.
 func (m *member) keepLog(ctx context.Context) error {
 	ended := make(chan error, 1)
-	m.logRuns.Add(1)
-	go func() {
-		err := m.log.Run(ctx)
-		m.logRuns.Add(-1)
-		ended <- err
-	}()
+	m.logRuns.Go(func() { ended <- m.log.Run(ctx) })
 	select {
 	case err := <-ended:
 		return err
@@ -260,10 +279,22 @@ func (m *member) stop(handOver bool) error {
 	m.carrier.Close()
 	down := within(shutdownTimeout, m.raft.Shutdown())
 	m.carrier.Close() // what came in between
-	if m.log.Err() != nil && (down != nil || m.logRuns.Load() > 0) {
+	if m.log.Err() != nil && (down != nil || !m.logRan(shutdownTimeout)) {
 		return nil // a write hangs; closing the log would wait for it
 	}
 	return m.log.Close()
+}
+
+// logRan waits for the calls of log.Run to return, and says whether they have.
+func (m *member) logRan(atMost time.Duration) bool {
+	ended := make(chan struct{})
+	go func() { m.logRuns.Wait(); close(ended) }() // ends with the write that hangs, or the process
+	select {
+	case <-ended:
+		return true
+	case <-time.After(atMost):
+		return false
+	}
 }
 
 // future is what Raft's calls return.

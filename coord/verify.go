@@ -16,8 +16,12 @@ import (
 //
 // What Raft sends in a pipeline is not noted: heartbeats are sent otherwise, and
 // VerifyLeader has them sent at once.
+//
+// It also tells the others of no commit beyond what is on this member's disk: see
+// leaderLog.
 type ackCarrier struct {
 	carrier
+	synced func() uint64 // highest log index on the disk
 
 	mu   sync.Mutex
 	acks map[raft.ServerID]ack // guarded by mu
@@ -32,6 +36,7 @@ type ack struct {
 
 // AppendEntries sends entries, or a heartbeat.
 func (t *ackCarrier) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	args.LeaderCommitIndex = min(args.LeaderCommitIndex, t.synced())
 	sent := time.Now()
 	err := t.carrier.AppendEntries(id, target, args, resp)
 	if err == nil && resp.Success {
@@ -46,6 +51,25 @@ func (t *ackCarrier) AppendEntries(id raft.ServerID, target raft.ServerAddress, 
 		}
 	}
 	return err
+}
+
+// AppendEntriesPipeline sends entries one after the other.
+func (t *ackCarrier) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
+	p, err := t.carrier.AppendEntriesPipeline(id, target)
+	if err != nil {
+		return nil, err
+	}
+	return syncedPipeline{p, t.synced}, nil
+}
+
+type syncedPipeline struct {
+	raft.AppendPipeline
+	synced func() uint64
+}
+
+func (p syncedPipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+	args.LeaderCommitIndex = min(args.LeaderCommitIndex, p.synced())
+	return p.AppendPipeline.AppendEntries(args, resp)
 }
 
 // next returns a channel that is closed by the next acknowledgement.

@@ -28,6 +28,12 @@ type files struct {
 	c    Config
 	fail func(error) // stops the log
 
+	// ahead has Sync of the last segment leave the file in late, to be synced by who
+	// set it.
+	ahead atomic.Bool
+	late  atomic.Pointer[segmentFile]
+	flush func() error // returns when no sync of a segment is left
+
 	// tail is how far the last segment is written, and limit the size at which
 	// raft-wal closes it.
 	tail, limit atomic.Int64
@@ -133,6 +139,9 @@ func (d *files) ListDir(dir string) ([]string, error) {
 // room for it. A crash leaves the spare, or the empty segment, which raft-wal
 // has in its table already and makes anew if it is not there.
 func (d *files) Create(dir, name string, limit uint64) (types.WritableFile, error) {
+	if err := d.flush(); err != nil { // the table must not call a segment closed that is not on the disk
+		return nil, err
+	}
 	f, err := d.create(filepath.Join(dir, name), int64(limit))
 	if err != nil {
 		d.fail(err) // this segment is in the table by now: raft-wal can't go on without it
@@ -162,9 +171,17 @@ func (d *files) create(path string, limit int64) (*segmentFile, error) {
 	return d.open(path, true)
 }
 
-// OpenWriter opens the last segment after a restart.
+// OpenWriter opens the last segment after a restart. What is read from it is on the
+// disk from then on: a process that was killed may have left it in memory.
 func (d *files) OpenWriter(dir, name string) (types.WritableFile, error) {
-	return d.open(filepath.Join(dir, name), false)
+	f, err := d.open(filepath.Join(dir, name), false)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.sync(); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 func (d *files) open(path string, unsynced bool) (*segmentFile, error) {
@@ -235,8 +252,22 @@ func (f *segmentFile) WriteAt(b []byte, off int64) (int, error) {
 	return n, err
 }
 
-// Sync makes the bytes and, the first time, the name durable.
+// Sync makes the bytes and, the first time, the name durable; or leaves the bytes to
+// StoreLogsAhead.
 func (f *segmentFile) Sync() error {
+	if f.in.ahead.Load() && !f.unsynced {
+		f.in.late.Store(f)
+		return nil
+	}
+	return f.sync()
+}
+
+// Close closes the segment when it is on the disk.
+func (f *segmentFile) Close() error {
+	return errors.Join(f.in.flush(), f.WritableFile.Close())
+}
+
+func (f *segmentFile) sync() error {
 	err := f.WritableFile.Sync()
 	if err == nil && f.unsynced {
 		err = syncDir(f.in.dir)

@@ -161,6 +161,8 @@ type Log struct {
 	watchdog watchdog
 
 	committed atomic.Uint64 // highest given to SetCommitted
+	synced    atomic.Uint64 // the entries up to this index are on the disk
+	ahead     ahead
 
 	mu        sync.Mutex // guards the watermark file
 	watermark *copies
@@ -243,7 +245,7 @@ func (l *Log) open(dir string, snapshots *Snapshots) error {
 	if err := found.repair(l.state); err != nil {
 		return err
 	}
-	l.files = &files{dir: filepath.Join(dir, logDir), size: int64(l.c.SegmentSize), c: l.c, fail: l.fail}
+	l.files = &files{dir: filepath.Join(dir, logDir), size: int64(l.c.SegmentSize), c: l.c, fail: l.fail, flush: l.flush}
 	l.files.tail.Store(found.tail.end)
 	l.files.limit.Store(int64(found.info.SizeLimit))
 	if err := l.files.discardSpare(); err != nil {
@@ -260,7 +262,12 @@ func (l *Log) open(dir string, snapshots *Snapshots) error {
 		known.Reason = fmt.Sprintf("raft-wal reads it as %d to %d", first, last)
 		return &known
 	}
-	return l.dropReplaced(newest, first, last)
+	l.synced.Store(last)
+	if err := l.dropReplaced(newest, first, last); err != nil {
+		return err
+	}
+	l.startAhead()
+	return nil
 }
 
 // initialize makes a new member's files: the watermark, then the state. So a
@@ -372,6 +379,17 @@ func (l *Log) StoreLogs(logs []*raft.Log) error {
 	if len(logs) == 0 {
 		return nil
 	}
+	err := l.store(logs)
+	if err == nil {
+		l.synced.Store(logs[len(logs)-1].Index)
+	}
+	return err
+}
+
+func (l *Log) store(logs []*raft.Log) error {
+	if err := l.flush(); err != nil {
+		return err
+	}
 	return l.write("append to the log", func() error {
 		last, err := l.wal.LastIndex()
 		if err != nil {
@@ -388,6 +406,12 @@ func (l *Log) StoreLogs(logs []*raft.Log) error {
 // DeleteRange deletes the entries from min to max, which must reach to one end
 // of the log. It may fail with ErrDiskFull, having deleted nothing, or ErrStopped.
 func (l *Log) DeleteRange(min, max uint64) error {
+	if err := l.flush(); err != nil {
+		return err
+	}
+	if min <= l.synced.Load() && max >= l.synced.Load() {
+		l.synced.Store(min - 1)
+	}
 	return l.write("delete from the log", func() error {
 		last, err := l.wal.LastIndex()
 		if err != nil {
@@ -408,6 +432,9 @@ func (l *Log) DeleteRange(min, max uint64) error {
 
 // Set stores a value that Raft must not forget. It needs no disk space.
 func (l *Log) Set(key, val []byte) error {
+	if err := l.flush(); err != nil {
+		return err
+	}
 	return l.write("store "+string(key), func() error { return l.wal.Set(key, val) })
 }
 
@@ -416,6 +443,9 @@ func (l *Log) Get(key []byte) ([]byte, error) { return l.wal.Get(key) }
 
 // SetUint64 is Set for a number.
 func (l *Log) SetUint64(key []byte, val uint64) error {
+	if err := l.flush(); err != nil {
+		return err
+	}
 	return l.write("store "+string(key), func() error { return l.wal.SetUint64(key, val) })
 }
 
@@ -499,7 +529,7 @@ func (l *Log) Close() error {
 		return nil
 	}
 	var err error
-	if l.Err() == nil { // a disk that failed is not written to
+	if l.flush() == nil { // a disk that failed is not written to
 		err = l.write("store the watermark", l.writeWatermark)
 	}
 	return errors.Join(err, l.release())
@@ -507,7 +537,6 @@ func (l *Log) Close() error {
 
 // release closes what is open.
 func (l *Log) release() error {
-	l.watchdog.stop()
 	var errs []error
 	switch {
 	case l.wal != nil:
@@ -518,5 +547,10 @@ func (l *Log) release() error {
 	if l.watermark != nil {
 		errs = append(errs, l.watermark.Close())
 	}
+	if l.ahead.jobs != nil {
+		close(l.ahead.jobs)
+		<-l.ahead.ended
+	}
+	l.watchdog.stop()
 	return errors.Join(errs...)
 }
