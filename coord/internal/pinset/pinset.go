@@ -144,6 +144,7 @@ func New() *State {
 		byClient:   newTable(compareSessions),
 		scratch:    new(encoder),
 	}
+	s.byClient.key = (*session).key
 	s.pins.key = func(p *pin) uint32 { return keyOfID(*p.ref) }
 	return s
 }
@@ -241,7 +242,7 @@ func (s *State) do(c Command) (o outcome, subject string) {
 
 // session returns what is known of a command, by its client's number.
 func (s *State) session(c Client, seq uint64) (*session, bool) {
-	return s.byClient.get(0, func(x *session) int { return x.compareTo(&c, seq) })
+	return s.byClient.get(keyOfSession(&c, seq), func(x *session) int { return x.compareTo(&c, seq) })
 }
 
 // remember keeps an outcome in case the command is repeated, and lets the oldest
@@ -256,7 +257,7 @@ func (s *State) remember(h *Header, o outcome) Result {
 	if s.sessions.length > SessionsMax {
 		old, _ := s.sessions.least()
 		drop(s, &s.sessions, old)
-		s.byClient.remove(0, func(x *session) int { return compareSessions(x, old) })
+		s.byClient.remove(old.key(), func(x *session) int { return compareSessions(x, old) })
 	}
 	return x.result()
 }

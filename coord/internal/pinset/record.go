@@ -208,12 +208,19 @@ func compareGrants(a, b *grant) int   { return cmp.Compare(a.peer, b.peer) }
 func compareTombstones(a, b *Tombstone) int {
 	return cmp.Compare(a.Peer, b.Peer)
 }
-func compareTokens(a, b *Token) int     { return bytes.Compare(a.Token[:], b.Token[:]) }
-func compareChanges(a, b *Change) int   { return cmp.Compare(a.Index, b.Index) }
-func compareByIndex(a, b *session) int  { return cmp.Compare(a.index, b.index) }
+func compareTokens(a, b *Token) int    { return bytes.Compare(a.Token[:], b.Token[:]) }
+func compareChanges(a, b *Change) int  { return cmp.Compare(a.Index, b.Index) }
+func compareByIndex(a, b *session) int { return cmp.Compare(a.index, b.index) }
+
+// Sessions are in no order that means something: one of keys that are spread, which
+// are all that most searches have to look at.
 func compareSessions(a, b *session) int { return a.compareTo(&b.client, b.seq) }
+func (s *session) key() uint32          { return keyOfSession(&s.client, s.seq) }
 func (s *session) compareTo(c *Client, seq uint64) int {
-	return cmp.Or(bytes.Compare(s.client[:], c[:]), cmp.Compare(s.seq, seq))
+	return cmp.Or(cmp.Compare(s.key(), keyOfSession(c, seq)), bytes.Compare(s.client[:], c[:]), cmp.Compare(s.seq, seq))
+}
+func keyOfSession(c *Client, seq uint64) uint32 {
+	return binary.BigEndian.Uint32(c[:]) ^ uint32(seq)*0x9e3779b9
 }
 
 // join and split turn a source into a shared text and back: its peer and its
