@@ -73,6 +73,8 @@ func (g *Group) admitGroup(p peer.ID, o opening) admission {
 		default:
 			return admission{Epoch: epoch, Error: RefusedStopped, Message: "too many want to join at once: try again"}
 		}
+	case a.Error == RefusedStranger && !m.caughtUp():
+		return admission{Epoch: epoch, Error: RefusedStopped, Message: "this member has just started, and does not know yet who has a role: try another"}
 	default:
 		return a
 	}

@@ -91,6 +91,7 @@ type member struct {
 	timing  Timing
 	logRuns sync.WaitGroup // calls of log.Run that have not returned
 	hurried atomic.Int64   // Unix nanoseconds of the last hurry, 0 after calm
+	caught  atomic.Bool    // see caughtUp
 
 	fenceMu   sync.Mutex // guards the next, and is held while a barrier is under way
 	fenceTerm uint64     // the term in which a barrier has been applied here
@@ -448,6 +449,15 @@ func (m *member) commitIndex() uint64 { return m.raft.CommitIndex() }
 
 // appliedIndex is how far this member has got, no-ops included.
 func (m *member) appliedIndex() uint64 { return m.raft.AppliedIndex() }
+
+// caughtUp says whether this run of the member has once applied all that it was told
+// is committed. Before that, what others were granted may be missing here.
+func (m *member) caughtUp() bool {
+	if commit := m.commitIndex(); commit > 0 && m.appliedIndex() >= commit { // 0 until a leader tells
+		m.caught.Store(true)
+	}
+	return m.caught.Load()
+}
 
 // lastEntry returns the term and index of the log's last entry.
 func (m *member) lastEntry() (term, index uint64) {
