@@ -453,10 +453,29 @@ func (m *member) appliedIndex() uint64 { return m.raft.AppliedIndex() }
 // caughtUp says whether this run of the member has once applied all that it was told
 // is committed. Before that, what others were granted may be missing here.
 func (m *member) caughtUp() bool {
-	if commit := m.commitIndex(); commit > 0 && m.appliedIndex() >= commit { // 0 until a leader tells
-		m.caught.Store(true)
+	if m.caught.Load() {
+		return true
 	}
-	return m.caught.Load()
+	last := m.commitIndex()
+	if last == 0 { // until a leader tells
+		return false
+	}
+	// Raft's own applied index rises before the fsm has done the work, and the fsm
+	// is not told of all entries: look for the last command.
+	for l := (raft.Log{}); last > 0; last-- {
+		if m.log.GetLog(last, &l) != nil {
+			last = 0 // in a snapshot, which was restored at the start
+			break
+		}
+		if l.Type == raft.LogCommand {
+			break
+		}
+	}
+	if m.fsm.view(func(*pinset.State) {}) < last {
+		return false
+	}
+	m.caught.Store(true)
+	return true
 }
 
 // lastEntry returns the term and index of the log's last entry.
