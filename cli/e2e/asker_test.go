@@ -48,7 +48,7 @@ func (a *asker) read(ctx context.Context, name string) error {
 	case err == nil:
 		is = bound{valueOf(b.ID), b.Index}
 		a.history.saw(is.value, is.index)
-	case errors.Is(err, coord.ErrDenied):
+	case denies(err):
 		a.history.failed(fmt.Errorf("read %s: %w", name, err))
 		return err
 	case !errors.Is(err, coord.ErrNotFound):
@@ -57,6 +57,13 @@ func (a *asker) read(ctx context.Context, name string) error {
 	a.history.add(a.id, call, operation{name: name, read: true}, outcome{value: is.value})
 	a.known[name] = is
 	return nil
+}
+
+// denies says whether the group denies something. That this peer is a stranger is one
+// member's word, which may not have applied the grant yet.
+func denies(err error) bool {
+	var refused *coord.RefusedError
+	return errors.Is(err, coord.ErrDenied) && !errors.As(err, &refused)
 }
 
 // pin binds a name to a new content, where what this asker last saw is there, or
@@ -104,7 +111,7 @@ func (a *asker) write(ctx context.Context, op operation, do func(context.Context
 		}
 		a.known[op.name] = is
 		a.history.add(a.id, call, op, outcome{value: is.value, refused: true})
-	case errors.Is(err, coord.ErrDenied), errors.Is(err, coord.ErrInvalid):
+	case denies(err), errors.Is(err, coord.ErrInvalid):
 		a.history.failed(fmt.Errorf("write %+v: %w", op, err))
 	default:
 		a.history.add(a.id, call, op, outcome{unknown: true})
@@ -113,21 +120,31 @@ func (a *asker) write(ctx context.Context, op operation, do func(context.Context
 	return err
 }
 
-// work reads and writes at random until ctx ends.
-func (a *asker) work(ctx context.Context, random *rand.Rand, readsOnly bool) {
+// work reads and writes at random until ctx ends. It begins no write while writes is
+// locked.
+func (a *asker) work(ctx context.Context, random *rand.Rand, readsOnly bool, writes *sync.RWMutex) {
 	for ctx.Err() == nil {
 		name := a.names[random.IntN(len(a.names))]
-		switch n := random.IntN(100); {
-		case readsOnly || n < 40:
+		if n := random.IntN(100); readsOnly || n < 40 {
 			a.read(ctx, name)
-		case n < 75:
-			a.pin(ctx, name, false)
-		case n < 90 || a.known[name].value == unbound:
-			a.pin(ctx, name, true)
-		default:
-			a.unpin(ctx, name)
+		} else {
+			writes.RLock()
+			a.writeAny(ctx, name, n)
+			writes.RUnlock()
 		}
 		pause(ctx, time.Duration(random.Int64N(int64(thinkMax))))
+	}
+}
+
+// writeAny does the kind of write that n, from 40 to 99, stands for.
+func (a *asker) writeAny(ctx context.Context, name string, n int) {
+	switch {
+	case n < 75:
+		a.pin(ctx, name, false)
+	case n < 90 || a.known[name].value == unbound:
+		a.pin(ctx, name, true)
+	default:
+		a.unpin(ctx, name)
 	}
 }
 

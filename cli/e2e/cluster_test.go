@@ -108,6 +108,15 @@ func (c *cluster) node(number int) *coord.Coord {
 	return asks
 }
 
+// nodes returns so many nodes, see node.
+func (c *cluster) nodes(count int) (all []*coord.Coord) {
+	c.t.Helper()
+	for i := range count {
+		all = append(all, c.node(i+1))
+	}
+	return all
+}
+
 // from is the members in the order in which a client asks them, that one first.
 func (c *cluster) from(first int) []p2ppeer.AddrInfo {
 	first %= len(c.via)
@@ -197,16 +206,32 @@ const (
 // or both. Clients still reach it: those it answers are who it could lead astray.
 func (c *cluster) cut(m *member, directions ...string) {
 	c.t.Helper()
-	var others []string
-	for i, o := range c.members {
+	var others []*member
+	for _, o := range c.members {
 		if o != m {
-			others = append(others, address(i+1))
+			others = append(others, o)
 		}
+	}
+	c.drop(m, others, directions...)
+}
+
+// part drops the packets between two members, until heal is called.
+func (c *cluster) part(m, other *member) (heal func()) {
+	c.t.Helper()
+	c.drop(m, []*member{other}, in, out)
+	return func() { c.t.Helper(); c.heal(m) }
+}
+
+func (c *cluster) drop(m *member, others []*member, directions ...string) {
+	c.t.Helper()
+	var addresses []string
+	for _, o := range others {
+		addresses = append(addresses, address(c.index(o)+1))
 	}
 	var rules strings.Builder
 	for _, d := range directions {
 		end := map[string]string{in: "saddr", out: "daddr"}[d]
-		fmt.Fprintf(&rules, "chain %s { type filter hook %s priority 0; ip %s { %s } drop; }\n", d, d, end, strings.Join(others, ", "))
+		fmt.Fprintf(&rules, "chain %s { type filter hook %s priority 0; ip %s { %s } drop; }\n", d, d, end, strings.Join(addresses, ", "))
 	}
 	c.lab.in(m.netns, "nft", "table inet cut {\n"+rules.String()+"}")
 }

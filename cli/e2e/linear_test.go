@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/anishathalye/porcupine"
 	p2ppeer "github.com/libp2p/go-libp2p/core/peer"
 	"github.com/p2pshare/p2pshare/coord"
+	"github.com/p2pshare/p2pshare/share"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -23,15 +25,18 @@ const (
 	nameCount      = 6
 	writerPatience = 3 * time.Second
 	readerPatience = 250 * time.Millisecond
+	probeCount     = 24
+	probePatience  = 100 * time.Millisecond // soon over: then it asks without a pause
 )
 
 // run is one history: its clients, and who does the faults.
 type run struct {
 	*cluster
 	random *rand.Rand
-	self   *asker // of the test itself
-	probes []*asker
+	self   *asker   // of the test itself
+	probes []*asker // probeCount of each member, which ask nobody else
 	names  []string
+	writes sync.RWMutex // locked, it keeps the clients from writing; r.write goes on
 }
 
 // fault is one thing that goes wrong, and is over when it returns.
@@ -40,7 +45,8 @@ type fault struct {
 	do   func(*run)
 }
 
-// hunts are the faults that stale reads come from; faults are all.
+// hunts are the faults that stale reads come from, the surest one first; faults are
+// all.
 var (
 	hunts = []fault{
 		{"leader killed after an acknowledgement, the other follower behind", (*run).killBeforeBehind},
@@ -56,11 +62,19 @@ var (
 	}, hunts...)
 )
 
-// write pins a name, as often as it takes for one pin to be acknowledged.
-func (r *run) write() {
+// write pins a name, as often as it takes for one pin to be acknowledged, and
+// returns the name.
+func (r *run) write() string {
+	r.t.Helper()
+	name := r.names[r.random.IntN(len(r.names))]
+	r.writeTo(name)
+	return name
+}
+
+func (r *run) writeTo(name string) {
 	r.t.Helper()
 	for deadline := time.Now().Add(electionMax); time.Now().Before(deadline); {
-		if r.self.pin(r.t.Context(), r.names[r.random.IntN(len(r.names))], true) == nil {
+		if r.self.pin(r.t.Context(), name, true) == nil {
 			return
 		}
 	}
@@ -74,20 +88,91 @@ func (r *run) killLeader() {
 	r.startAll(l)
 }
 
-// killBeforeBehind kills the leader when one follower lacks what the group has
-// done for a while, so that the other leads, and has much to send before it can
-// know what was committed.
+// killBeforeBehind kills the leader right after an acknowledgement, when one follower
+// does not know yet that this was committed, and the other one lacks much of the log.
+// So the first is elected, and can't commit anything before it has sent the other one
+// all of that; meanwhile it is asked.
 func (r *run) killBeforeBehind() {
 	l := r.leader(nil)
 	behind := r.follower(l)
-	r.cut(behind, in, out)
-	for range 20 {
-		r.write()
-	}
-	r.write()
+	next := r.follower(l, behind)
+	r.turnTo(next, l, behind)
+	r.writes.Lock() // another write would tell next what was committed before it
+	heal := r.part(l, behind)
+	r.fill(behindBy, l, next)
+	name := r.write()
+	r.writeTo(name) // what it was before is what a wrong read finds
 	r.kill(l)
-	r.heal(behind)
+	r.writes.Unlock()
+	stop := r.probe(next, name)
+	r.write()
+	stop()
+	heal()
 	r.startAll(l)
+}
+
+// behindBy is how many entries are so much that it takes a while to send them.
+const behindBy = 1000
+
+// fill has the group do so many writes, to names that are no part of the history. It
+// asks these members.
+func (r *run) fill(count int, ms ...*member) {
+	r.t.Helper()
+	const clients = 64
+	ctx, cancel := context.WithTimeout(r.t.Context(), electionMax)
+	defer cancel()
+	via := r.viaOf(ms...)
+	var all errgroup.Group
+	for i := range clients {
+		client := r.watcher.Client(r.group, via...)
+		name := share.Name(fmt.Sprintf("filler-%d", i))
+		all.Go(func() error {
+			for n := range count / clients {
+				id := value(n + 1).content()
+				if _, err := client.Pin(ctx, coord.PinOptions{Name: name, ID: id, Kind: coord.KindFile, Size: 1, Expect: coord.ExpectAny}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := all.Wait(); err != nil {
+		r.t.Fatalf("fill the log: %v", err)
+	}
+}
+
+// probe has a member's probes read a name, again and again, until stop is called.
+func (r *run) probe(m *member, name string) (stop func()) {
+	var all crowd
+	var asks []func(context.Context)
+	for _, p := range r.probesOf(m) {
+		asks = append(asks, func(ctx context.Context) {
+			for ctx.Err() == nil {
+				short, cancel := context.WithTimeout(ctx, probePatience)
+				p.read(short, name)
+				cancel()
+			}
+		})
+	}
+	all.run(r.t.Context(), asks...)
+	return all.stop
+}
+
+// turnTo has the test itself ask members in this order.
+func (r *run) turnTo(ms ...*member) {
+	r.self.renew = func() *coord.Client { return r.watcher.Client(r.group, r.viaOf(ms...)...) }
+	r.self.client = r.self.renew()
+}
+
+func (r *run) viaOf(ms ...*member) (via []p2ppeer.AddrInfo) {
+	for _, m := range ms {
+		via = append(via, r.via[r.index(m)])
+	}
+	return via
+}
+
+func (r *run) probesOf(m *member) []*asker {
+	return r.probes[r.index(m)*probeCount:][:probeCount]
 }
 
 // pauseLeader stops the leader's process until another one leads and has done a
@@ -95,7 +180,7 @@ func (r *run) killBeforeBehind() {
 func (r *run) pauseLeader() {
 	l := r.leader(nil)
 	var asking errgroup.Group
-	probes := r.probes[r.index(l)*len(r.probes)/voterCount:][:len(r.probes)/voterCount]
+	probes := r.probesOf(l)
 	for _, p := range probes {
 		p.read(r.t.Context(), r.names[0]) // the stream is open before
 	}
@@ -163,11 +248,11 @@ func (c *cluster) history(t testing.TB, nodes []*coord.Coord, number int, list [
 		}
 		a := newAsker(i, n, c.group, via, h, r.names, patience)
 		own := rand.New(rand.NewPCG(seed, uint64(i+1)))
-		asks = append(asks, func(ctx context.Context) { a.work(ctx, own, i >= writerCount) })
+		asks = append(asks, func(ctx context.Context) { a.work(ctx, own, i >= writerCount, &r.writes) })
 	}
 	r.self = newAsker(len(asks), c.watcher, c.group, c.from(0), h, r.names, writerPatience)
-	for i := range voterCount * 24 {
-		via := c.via[i/24]
+	for i := range voterCount * probeCount {
+		via := c.via[i/probeCount]
 		r.probes = append(r.probes, newAsker(len(asks)+1+i, c.watcher, c.group, []p2ppeer.AddrInfo{via}, h, r.names, writerPatience))
 	}
 	began := time.Now()
@@ -192,49 +277,67 @@ func (c *cluster) history(t testing.TB, nodes []*coord.Coord, number int, list [
 	return h
 }
 
+// hunt does one fault that leaves a wrong read much time, again and again, each in a
+// history of its own, until one of these is illegal. It returns how many that took, 0
+// when none of faultsMax was, or of those begun within timeMax.
+func (c *cluster) hunt(t testing.TB, nodes []*coord.Coord, number int, faultsMax int, timeMax time.Duration) int {
+	t.Helper()
+	began := time.Now()
+	for i := 0; i < faultsMax && time.Since(began) < timeMax; i++ {
+		if c.history(t, nodes, number+i, hunts[:1], 0, 1).check(t) == porcupine.Illegal {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// huntFaultsMax is how many faults a wrong build may survive. Of 80 hunts 75
+// ended with the first fault, and the others with the second.
+const huntFaultsMax = 40
+
 // TestLinearizable has clients read and write through kills, stops and cuts, and
-// porcupine look for an order that explains what they saw. It then does the same
-// to builds whose reads are wrong, and must find that.
+// porcupine look for an order that explains what they saw. It then hunts for builds
+// whose reads are wrong, and must find them.
 //
-// At full length, 4 runs of at least 25 s and 10 faults, and as many of both wrong
-// builds:
+// At full length, 4 runs of at least 25 s and 40 faults, and as many hunts for each
+// wrong build:
 //
 //	go test ./cli/e2e -run '^TestLinearizable$' -v -timeout 30m -args -long
 func TestLinearizable(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes 20 s")
 	}
-	runs, length, faultsMin := 1, 4*time.Second, 3
-	list := hunts
-	wrong := wrongReads[:1]
+	runs, length, faultsMin := 1, time.Duration(0), 2
+	list, wrong, huntMax := hunts, wrongReads[:1], 10*time.Second
 	if *long {
-		runs, length, faultsMin = 4, 25*time.Second, 10
-		list, wrong = faults, wrongReads
+		runs, length, faultsMin = 4, 25*time.Second, huntFaultsMax
+		list, wrong, huntMax = faults, wrongReads, time.Minute
 	}
 	c := newCluster(t)
-	var nodes []*coord.Coord
-	for i := range 4 {
-		nodes = append(nodes, c.node(i+1))
-	}
+	nodes := c.nodes(4)
 	number := 0
 	for range runs {
-		if result := c.history(t, nodes, number, list, length, faultsMin).check(t); result != porcupine.Ok {
+		h := c.history(t, nodes, number, list, length, faultsMin)
+		if err := h.err(); err != nil {
+			t.Error(err)
+		}
+		if result := h.check(t); result != porcupine.Ok {
 			t.Errorf("run %d is %s, want %s", number, result, porcupine.Ok)
 		}
 		number++
 	}
 	for _, w := range wrong {
 		c.replaceProgram(mutant(t, "coord/raft.go", rightRead, w.text))
-		found := 0
 		for range runs {
-			if c.history(t, nodes, number, hunts, length, faultsMin).check(t) == porcupine.Illegal {
-				found++
+			began := time.Now()
+			took := c.hunt(t, nodes, number, huntFaultsMax, huntMax)
+			number += huntFaultsMax // names are not used again
+			after := time.Since(began).Round(time.Millisecond)
+			if took == 0 {
+				t.Errorf("a build that %s is not found within %v", w.name, after)
+				continue
 			}
-			number++
-		}
-		t.Logf("a build that %s: found in %d of %d runs", w.name, found, runs)
-		if found < runs {
-			t.Errorf("a build that %s: found in %d of %d runs, want all", w.name, found, runs)
+			t.Logf("a build that %s: found by fault %d, after %v", w.name, took, after)
 		}
 	}
 }
