@@ -9,6 +9,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/coord/internal/pinset"
 	"github.com/p2pshare/p2pshare/node"
 )
 
@@ -35,6 +36,40 @@ func TestMemberThatHangsCostsItsClientsASecond(t *testing.T) {
 			if took := time.Since(began); !errors.Is(err, ErrNotFound) || took > atMost {
 				t.Errorf("Resolve = %v after %v, want %v within %v", err, took, ErrNotFound, atMost)
 			}
+		}
+	})
+}
+
+// TestWhoHasJoinedIsAnsweredAtOnce asks a new member's own state, which has to have
+// the member before anything is read there.
+func TestWhoHasJoinedIsAnsweredAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 2)
+		g := w.found(1)[0]
+		w.join(1, AsReader)
+		list, fresh, err := w.peers[1].Client(g.ID()).Members(t.Context(), ReadOptions{Stale: true})
+		if err != nil || len(list) != 2 || !fresh.Stale {
+			t.Errorf("Members of who has just joined = %v, %+v, %v; want both, of its own state", list, fresh, err)
+		}
+	})
+}
+
+// TestMemberThatIsBehindDeniesNobody has a state that lacks the member itself: others
+// are to be asked who may read.
+func TestMemberThatIsBehindDeniesNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newWorld(t, 1).found(1)[0]
+		who := asker{peer: stranger}
+		if err := g.mayRead(pinset.New(), who); !errors.Is(err, ErrStopped) {
+			t.Errorf("a member that is behind answers %v, want %v", err, ErrStopped)
+		}
+		m, err := g.running()
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.fsm.view(func(s *pinset.State) { err = g.mayRead(s, who) })
+		if !isAnswer(err) {
+			t.Errorf("a member that is up to date answers %v, want that it is denied", err)
 		}
 	})
 }

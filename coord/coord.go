@@ -391,8 +391,10 @@ func (g *Group) await(ctx context.Context, done func(*pinset.State) bool) error 
 }
 
 // Join makes this peer a member of the group of a token, known here as name; ""
-// takes the group's own name. It begins as learner, and the group brings it up to
-// date after Join has returned. A token works once. Run must be running.
+// takes the group's own name. It begins as learner. Join returns once this peer's own
+// state has it as a member, so that what is asked next is answered here; if that takes
+// longer than joinedWait, as in a large group, the rest comes after Join has returned.
+// A token works once. Run must be running.
 //
 // ErrToken and ErrExists of the group's answer are final.
 func (c *Coord) Join(ctx context.Context, t Token, name string, o MemberOptions) (*Group, error) {
@@ -436,8 +438,18 @@ func (c *Coord) Join(ctx context.Context, t Token, name string, o MemberOptions)
 	if err := c.stopFollowing(t.Group); err != nil { // a member need not follow
 		return nil, err
 	}
-	return g, g.await(ctx, func(*pinset.State) bool { return true })
+	if err := g.await(ctx, func(*pinset.State) bool { return true }); err != nil {
+		return g, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, joinedWait)
+	defer cancel()
+	// It has joined, however long this takes: not an error.
+	g.await(ctx, func(s *pinset.State) bool { _, member := s.Member(c.self()); return member })
+	return g, nil
 }
+
+// joinedWait is how long Join waits for the state: a million pins take some 15 s.
+const joinedWait = 5 * time.Second
 
 // Forget removes the membership of a group that this peer takes no part in any more,
 // with all that is left of it. ErrExists if it does.

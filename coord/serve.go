@@ -316,8 +316,7 @@ func isRead(o op) bool {
 // answerRead answers from the state as it is.
 func (g *Group) answerRead(m *member, who asker, r request) (a answer, err error) {
 	a.Index = m.fsm.view(func(s *pinset.State) {
-		if !s.MayRead(who.peer) {
-			err = denied("only a reader may ask the group")
+		if err = g.mayRead(s, who); err != nil {
 			return
 		}
 		switch r.Op {
@@ -348,6 +347,19 @@ func (g *Group) answerRead(m *member, who asker, r request) (a answer, err error
 	return a, err
 }
 
+// mayRead says no to who has no role to read. The state of a member that lacks the
+// member itself is not up to date: it does not know who may, and others do.
+func (g *Group) mayRead(s *pinset.State, who asker) error {
+	if s.MayRead(who.peer) {
+		return nil
+	}
+	_, member := s.Member(g.c.self())
+	if _, gone := s.Tombstone(g.c.self()); !member && !gone {
+		return fmt.Errorf("%w: it is being brought up to date", ErrStopped)
+	}
+	return denied("only a reader may ask the group")
+}
+
 // status needs no quorum: it says how this member sees the group.
 func (g *Group) status(m *member, who asker) (answer, error) {
 	st := &Status{Group: g.id, Peer: g.c.self(), Term: m.term(), Commit: m.commitIndex()}
@@ -362,13 +374,12 @@ func (g *Group) status(m *member, who asker) (answer, error) {
 	var err error
 	m.fsm.view(func(s *pinset.State) {
 		info, founded := s.Group()
-		reads := s.MayRead(who.peer)
-		if !founded { // the leader asks how far it is
-			reads = slices.ContainsFunc(g.known().Members, func(k knownMember) bool { return k.Peer == who.peer })
+		known := who.peer == g.c.self() // which may not have its own entry yet
+		if !founded {                   // the leader asks how far it is
+			known = known || slices.ContainsFunc(g.known().Members, func(k knownMember) bool { return k.Peer == who.peer })
 		}
-		reads = reads || who.peer == g.c.self() // which may not have its own entry yet
-		if !reads {
-			err = denied("only a reader may ask the group")
+		if !known {
+			err = g.mayRead(s, who)
 		}
 		n := s.Counts()
 		st.Name, st.Epoch, st.Pins, st.Names, st.Members = info.Name, info.Epoch, n.Pins, n.Names, n.Members
