@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"testing/synctest"
 	"time"
 
 	"github.com/p2pshare/p2pshare/coord/internal/pinset"
@@ -201,6 +202,7 @@ func (s *simulation) heal() {
 			s.t.Fatal("no commit within 10 s of a heal")
 		}
 		time.Sleep(retryMax) // an answer costs no virtual time
+		s.revive()
 	}
 	s.counts["heals"]++
 	var members []*Group
@@ -224,10 +226,8 @@ func (s *simulation) mend() {
 		s.disks[i].setHang(false)
 		s.disks[i].setFull(false)
 	}
-	s.bury()
-	for i := range s.peers {
-		s.restart(i)
-	}
+	synctest.Wait() // who has given up because its disk hung can end now
+	s.revive()
 	for _, g := range s.groups() {
 		if g == nil {
 			continue
@@ -235,6 +235,15 @@ func (s *simulation) mend() {
 		if m, err := g.running(); err == nil && s.net != nil {
 			time.Sleep(time.Until(m.carrier.carrier.(*simCarrier).mutedUntil()))
 		}
+	}
+}
+
+// revive starts who is down or has given up, as whoever runs a process would. To end
+// takes a member that gave up some seconds.
+func (s *simulation) revive() {
+	s.bury()
+	for i := range s.peers {
+		s.restart(i)
 	}
 }
 
@@ -251,6 +260,7 @@ func (s *simulation) settle(what string, condition func() bool) {
 			s.pin(2) // marks are made when something has changed
 		}
 		time.Sleep(time.Second)
+		s.revive()
 	}
 }
 
