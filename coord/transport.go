@@ -130,6 +130,16 @@ func newStreamCarrier(g *Group) carrier {
 	}), layer}
 }
 
+// AppendEntriesPipeline opens a stream on which entries follow one another before they
+// are answered.
+func (c streamCarrier) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddress) (raft.AppendPipeline, error) {
+	p, err := c.NetworkTransport.AppendEntriesPipeline(id, to)
+	if err != nil {
+		return nil, err
+	}
+	return newPipeline(p), nil
+}
+
 // Close ends the streams, and what waits for them.
 func (c streamCarrier) Close() error {
 	c.streamLayer.Close()
