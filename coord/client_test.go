@@ -73,3 +73,22 @@ func TestMemberThatIsBehindDeniesNobody(t *testing.T) {
 		}
 	})
 }
+
+// TestReadDoesNotWaitForAnothersBarrier has a barrier under way that does not end, as
+// while the leader's disk hangs: who waits behind it goes when its time is up.
+func TestReadDoesNotWaitForAnothersBarrier(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, err := newWorld(t, 1).found(1)[0].running()
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.fenceTerm.Store(0)
+		m.fencing <- struct{}{}
+		defer func() { <-m.fencing }()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := m.fence(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("fence behind a barrier that hangs = %v, want %v", err, context.DeadlineExceeded)
+		}
+	})
+}

@@ -93,8 +93,8 @@ type member struct {
 	hurried atomic.Int64   // Unix nanoseconds of the last hurry, 0 after calm
 	caught  atomic.Bool    // see caughtUp
 
-	fenceMu   sync.Mutex // guards the next, and is held while a barrier is under way
-	fenceTerm uint64     // the term in which a barrier has been applied here
+	fencing   chan struct{} // has room for one, who has a barrier under way: others wait to put in
+	fenceTerm atomic.Uint64 // the term in which a barrier has been applied here
 
 	closeOnce sync.Once
 	closeErr  error
@@ -125,7 +125,7 @@ type parts struct {
 // openMember opens the stores and starts Raft. The error may be, or wrap, a
 // *raftlog.DamagedError.
 func openMember(c memberConfig) (*member, error) {
-	m := &member{carrier: &ackCarrier{carrier: c.carrier, acks: map[raft.ServerID]ack{}}, timing: c.timing}
+	m := &member{carrier: &ackCarrier{carrier: c.carrier, acks: map[raft.ServerID]ack{}}, timing: c.timing, fencing: make(chan struct{}, 1)}
 	files := c.parts.raftlog
 	files.Log, files.OnSlow = c.log, func() { m.carrier.mute(muteTime) }
 	log, snapshots, err := raftlog.Open(c.dir, files)
@@ -381,20 +381,23 @@ func (m *member) readIndex(ctx context.Context) error {
 	return m.fsm.wait(ctx, commit)
 }
 
-func (m *member) fenced(term uint64) bool {
-	m.fenceMu.Lock()
-	defer m.fenceMu.Unlock()
-	return m.fenceTerm == term
-}
+func (m *member) fenced(term uint64) bool { return m.fenceTerm.Load() == term }
 
 // fence has a barrier applied, once a term. Entries after it in that term are
 // commands and configurations, which all reach the fsm, so that it can be waited
 // for; Raft's own applied index rises before the fsm has done the work.
 func (m *member) fence(ctx context.Context) error {
-	m.fenceMu.Lock()
-	defer m.fenceMu.Unlock()
+	if m.fenced(m.raft.CurrentTerm()) {
+		return nil
+	}
+	select {
+	case m.fencing <- struct{}{}:
+		defer func() { <-m.fencing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	term := m.raft.CurrentTerm()
-	if m.fenceTerm == term {
+	if m.fenced(term) {
 		return nil
 	}
 	f := m.raft.Barrier(enqueueTimeout)
@@ -407,7 +410,7 @@ func (m *member) fence(ctx context.Context) error {
 	if i, ok := f.(raft.IndexFuture); ok {
 		m.fsm.reached(i.Index())
 	}
-	m.fenceTerm = term
+	m.fenceTerm.Store(term)
 	return nil
 }
 
