@@ -93,6 +93,8 @@ type member struct {
 	hurried atomic.Int64   // Unix nanoseconds of the last hurry, 0 after calm
 	caught  atomic.Bool    // see caughtUp
 
+	replaced chan struct{} // has room for one: see errReplaced
+
 	fencing   chan struct{} // has room for one, who has a barrier under way: others wait to put in
 	fenceTerm atomic.Uint64 // the term in which a barrier has been applied here
 
@@ -125,7 +127,7 @@ type parts struct {
 // openMember opens the stores and starts Raft. The error may be, or wrap, a
 // *raftlog.DamagedError.
 func openMember(c memberConfig) (*member, error) {
-	m := &member{carrier: &ackCarrier{carrier: c.carrier, acks: map[raft.ServerID]ack{}}, timing: c.timing, fencing: make(chan struct{}, 1)}
+	m := &member{carrier: &ackCarrier{carrier: c.carrier, acks: map[raft.ServerID]ack{}}, timing: c.timing, fencing: make(chan struct{}, 1), replaced: make(chan struct{}, 1)}
 	files := c.parts.raftlog
 	files.Log, files.OnSlow = c.log, func() { m.carrier.mute(muteTime) }
 	log, snapshots, err := raftlog.Open(c.dir, files)
@@ -137,7 +139,7 @@ func openMember(c memberConfig) (*member, error) {
 	m.fsm = newFSM(c.group, log.SetCommitted, c.kick)
 	m.fsm.durable = log.AwaitSynced
 	config := raftConfig(c)
-	own := &leaderLog{Log: log}
+	own := &leaderLog{replacedLog: replacedLog{log, snapshots, m.replaced}}
 	recent, err := raft.NewLogCache(recentLogs, own)
 	if err == nil {
 		err = m.bootstrap(c, config, snapshots)
@@ -195,7 +197,7 @@ func (m *member) bootstrap(c memberConfig, config *raft.Config, snapshots raft.S
 // members (ackCarrier.synced). What changes the configuration, and what begins a
 // term, Raft acts upon by itself: that waits for the disk.
 type leaderLog struct {
-	*raftlog.Log
+	replacedLog
 	raft atomic.Pointer[raft.Raft] // set once Raft has been made
 }
 
@@ -245,6 +247,8 @@ func (m *member) run(ctx context.Context) error {
 		return m.log.Err() // log.Run itself may hang in a write
 	case <-m.fsm.failed:
 		err = m.fsm.err()
+	case <-m.replaced:
+		err = errReplaced
 	case <-ctx.Done():
 	}
 	cancel()
