@@ -175,6 +175,9 @@ func (g *Group) heed(e *RefusedError) {
 			*f, taken = f.take(e.records, g.c.self())
 			if f.Removed != nil && f.Removed.Epoch == e.Epoch {
 				f.Removed.Index = e.Index
+				if e.By != "" && validPeer(e.By) { // a member, where the record is signed by the recovery key
+					f.Removed.By = e.By
+				}
 			}
 		}
 	})

@@ -163,6 +163,9 @@ func TestRecoveryKeyBeginsAnEpochAndWhoAnswersComesAlong(t *testing.T) {
 		}
 		w.peers[0].start(t)
 		w.eventually("the founder knows that it is out", func() bool { return errors.Is(w.groupOf(0).known().parked(), ErrRemoved) })
+		if by := w.groupOf(0).known().Removed.By; by != w.peers[1].self() {
+			t.Errorf("told that it was put out by %s, want %s, whose peer recovered", by, w.peers[1].self())
+		}
 		if err := w.recover(0, id, RecoverOptions{}); err == nil {
 			t.Error("one that is out could recover")
 		}
