@@ -160,6 +160,10 @@ type Log struct {
 
 	watchdog watchdog
 
+	// appending is held while entries are stored or deleted, one after the other as
+	// raft-wal has it: see state.mu for why here and not there.
+	appending chanMutex
+
 	committed atomic.Uint64 // highest given to SetCommitted
 	synced    atomic.Uint64 // the entries up to this index are on the disk
 	ahead     ahead
@@ -205,7 +209,7 @@ func Open(dir string, c Config) (*Log, *Snapshots, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	l := &Log{c: c, stop: stop{failed: make(chan struct{})}}
+	l := &Log{c: c, stop: stop{failed: make(chan struct{})}, appending: make(chanMutex, 1)}
 	l.watchdog = watchdog{c: c, fail: l.fail}
 	if err := l.open(dir, snapshots); err != nil {
 		return nil, nil, errors.Join(err, l.release())
@@ -391,6 +395,8 @@ func (l *Log) store(logs []*raft.Log) error {
 		return err
 	}
 	return l.write("append to the log", func() error {
+		l.appending.Lock()
+		defer l.appending.Unlock()
 		last, err := l.wal.LastIndex()
 		if err != nil {
 			return err
@@ -413,6 +419,8 @@ func (l *Log) DeleteRange(min, max uint64) error {
 		l.synced.Store(min - 1)
 	}
 	return l.write("delete from the log", func() error {
+		l.appending.Lock()
+		defer l.appending.Unlock()
 		last, err := l.wal.LastIndex()
 		if err != nil {
 			return err
