@@ -282,10 +282,14 @@ func (m *member) stop(handOver bool) error {
 	m.log.SetCommitted(m.raft.AppliedIndex())
 	// The streams first: what waits for a peer ends with them.
 	m.carrier.Close()
-	down := within(shutdownTimeout, m.raft.Shutdown())
+	shutdown := m.raft.Shutdown()
+	down := within(shutdownTimeout, shutdown)
 	m.carrier.Close() // what came in between
 	if m.log.Err() != nil && (down != nil || !m.logRan(shutdownTimeout)) {
-		return nil // a write hangs; closing the log would wait for it
+		// A write hangs. Closing the log waits for it, and nobody for that: the process
+		// is about to end.
+		go func() { shutdown.Error(); m.log.Close() }()
+		return nil
 	}
 	return m.log.Close()
 }
