@@ -288,7 +288,11 @@ func (m *member) stop(handOver bool) error {
 	if m.log.Err() != nil && (down != nil || !m.logRan(shutdownTimeout)) {
 		// A write hangs. Closing the log waits for it, and nobody for that: the process
 		// is about to end.
-		go func() { shutdown.Error(); m.log.Close() }()
+		go func() {
+			shutdown.Error()
+			m.logRuns.Wait()
+			m.log.Close()
+		}()
 		return nil
 	}
 	return m.log.Close()
