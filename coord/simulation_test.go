@@ -20,7 +20,7 @@ import (
 )
 
 var (
-	long = flag.Bool("long", false, "simulate 200 seeds, more than 50 virtual hours")
+	long = flag.Bool("long", false, "simulate 200 seeds, about 40 virtual hours")
 	seed = flag.Uint64("seed", 0, "simulate this seed alone")
 )
 

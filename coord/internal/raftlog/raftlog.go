@@ -160,9 +160,10 @@ type Log struct {
 
 	watchdog watchdog
 
-	// appending is held while entries are stored or deleted, one after the other as
-	// raft-wal has it: see state.mu for why here and not there.
-	appending chanMutex
+	// appending has room for one, who stores or deletes entries. raft-wal has a mutex
+	// for that, and where a simulated disk hangs, the clock of testing/synctest goes on
+	// only while channels are waited for.
+	appending chan struct{}
 
 	committed atomic.Uint64 // highest given to SetCommitted
 	synced    atomic.Uint64 // the entries up to this index are on the disk
@@ -209,7 +210,7 @@ func Open(dir string, c Config) (*Log, *Snapshots, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	l := &Log{c: c, stop: stop{failed: make(chan struct{})}, appending: make(chanMutex, 1)}
+	l := &Log{c: c, stop: stop{failed: make(chan struct{})}, appending: make(chan struct{}, 1)}
 	l.watchdog = watchdog{c: c, fail: l.fail}
 	if err := l.open(dir, snapshots); err != nil {
 		return nil, nil, errors.Join(err, l.release())
@@ -395,8 +396,8 @@ func (l *Log) store(logs []*raft.Log) error {
 		return err
 	}
 	return l.write("append to the log", func() error {
-		l.appending.Lock()
-		defer l.appending.Unlock()
+		l.appending <- struct{}{}
+		defer func() { <-l.appending }()
 		last, err := l.wal.LastIndex()
 		if err != nil {
 			return err
@@ -419,8 +420,8 @@ func (l *Log) DeleteRange(min, max uint64) error {
 		l.synced.Store(min - 1)
 	}
 	return l.write("delete from the log", func() error {
-		l.appending.Lock()
-		defer l.appending.Unlock()
+		l.appending <- struct{}{}
+		defer func() { <-l.appending }()
 		last, err := l.wal.LastIndex()
 		if err != nil {
 			return err

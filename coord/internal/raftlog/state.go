@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 
 	"github.com/hashicorp/raft-wal/types"
 )
@@ -28,19 +29,10 @@ func encodeState(r stateRecord) []byte {
 type state struct {
 	fail func(error) // stops the log: raft-wal writes from a goroutine that only logs
 
-	// mu guards all below, and is held while writing, which Raft does rarely. It is no
-	// sync.Mutex: the clock of testing/synctest goes on while a channel is waited for,
-	// and so while a simulated disk hangs.
-	mu     chanMutex
+	mu     sync.Mutex // guards all below; held while writing, which Raft does rarely
 	file   *copies
 	record stateRecord
 }
-
-// chanMutex is a lock that has room for one, who holds it.
-type chanMutex chan struct{}
-
-func (m chanMutex) Lock()   { m <- struct{}{} }
-func (m chanMutex) Unlock() { <-m }
 
 var _ types.MetaStore = (*state)(nil)
 
@@ -49,7 +41,7 @@ func openState(path string, c Config, fail func(error)) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &state{file: f, fail: fail, mu: make(chanMutex, 1)}
+	s := &state{file: f, fail: fail}
 	if err := json.Unmarshal(payload, &s.record); err != nil {
 		return nil, fmt.Errorf("its checksum matches but it is not JSON: %w", err)
 	}
