@@ -46,7 +46,7 @@ var testHelpers = []string{"node/nodetest"}
 // beginning of it: a folder, or files of one.
 var houses = []struct{ imported, only string }{
 	{"github.com/libp2p/go-libp2p-kad-dht", "node/dht.go node/provide.go node/value.go"},
-	{"github.com/hashicorp/raft", "coord/internal/raftlog coord/raft.go coord/fsm.go coord/transport.go coord/offline.go"},
+	{"github.com/hashicorp/raft", "coord/internal/raftlog coord"},
 	{"github.com/hashicorp/raft-wal", "coord/internal/raftlog"},
 	{"lukechampine.com/blake3", "share/content"},
 	{"github.com/spf13/cobra", "cli"},

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"runtime"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -189,46 +186,6 @@ func (m *member) bootstrap(c memberConfig, config *raft.Config, snapshots raft.S
 	self := raft.Server{ID: config.LocalID, Address: m.carrier.LocalAddr()}
 	return raft.BootstrapCluster(config, m.log, m.log, snapshots, m.carrier,
 		raft.Configuration{Servers: []raft.Server{self}})
-}
-
-// leaderLog has a leader send its commands while its own disk writes them. Raft
-// counts the leader when StoreLogs returns; but until the disk has them nobody is
-// told that they are committed: not the state (fsm.durable), and not the other
-// members (ackCarrier.synced). What changes the configuration, and what begins a
-// term, Raft acts upon by itself: that waits for the disk.
-type leaderLog struct {
-	replacedLog
-	raft atomic.Pointer[raft.Raft] // set once Raft has been made
-}
-
-// StoreLogs is called by Raft's main loop, in which its role does not change
-// meanwhile.
-func (l *leaderLog) StoreLogs(logs []*raft.Log) error {
-	other := func(e *raft.Log) bool { return e.Type != raft.LogCommand }
-	if r := l.raft.Load(); r == nil || r.State() != raft.Leader || slices.ContainsFunc(logs, other) {
-		return l.Log.StoreLogs(logs)
-	}
-	return l.Log.StoreLogsAhead(logs)
-}
-
-// stableStore keeps Raft from panicking when the log has stopped: it panics when
-// a term can't be saved. The goroutine that would panic ends instead, its
-// deferred calls done; Group.Run is told of the failed log anyway, and ends.
-type stableStore struct{ *raftlog.Log }
-
-func (s stableStore) Set(key, val []byte) error {
-	return s.orEnd(s.Log.Set(key, val))
-}
-
-func (s stableStore) SetUint64(key []byte, val uint64) error {
-	return s.orEnd(s.Log.SetUint64(key, val))
-}
-
-func (s stableStore) orEnd(err error) error {
-	if err != nil && s.Err() != nil {
-		runtime.Goexit()
-	}
-	return err
 }
 
 // run returns the error that stopped the member, or nil when ctx ended. The
@@ -426,38 +383,6 @@ func (m *member) fence(ctx context.Context) error {
 	return nil
 }
 
-// hurry has this member stand for election sooner when the leader's streams have
-// all ended: a process that died leaves that behind at once, and Raft by itself
-// goes by silence alone. It is a hint, not more: if the leader is well, who else
-// hears it does not grant the pre-vote.
-func (m *member) hurry(lost peer.ID) {
-	if lost == m.leader() && !m.leads() {
-		m.hurried.Store(time.Now().UnixNano())
-		m.setPatience(leaseTimeout)
-	}
-}
-
-// calm takes hurry back once a leader has been heard since.
-func (m *member) calm() {
-	if since := m.hurried.Load(); since > 0 && (m.leads() || m.raft.LastContact().UnixNano() > since) {
-		m.hurried.Store(0)
-		m.setPatience(electionTimeout)
-	}
-}
-
-// setPatience says how long a leader may be silent. Raft allows no less than
-// leaseTimeout, and draws 1 to 2 times that.
-func (m *member) setPatience(d time.Duration) {
-	c := m.raft.ReloadableConfig()
-	if d = m.timing.scale(d); c.HeartbeatTimeout == d {
-		return
-	}
-	c.HeartbeatTimeout = d
-	if err := m.raft.ReloadConfig(c); err != nil {
-		panic(fmt.Sprintf("Raft refuses our heartbeat timeout of %v: %v", d, err))
-	}
-}
-
 func (m *member) leads() bool         { return m.raft.State() == raft.Leader }
 func (m *member) term() uint64        { return m.raft.CurrentTerm() }
 func (m *member) commitIndex() uint64 { return m.raft.CommitIndex() }
@@ -544,55 +469,4 @@ func (m *member) otherVoters() bool {
 		}
 	}
 	return false
-}
-
-// change is a change of Raft's configuration by one member.
-type change int
-
-const (
-	addLearner change = iota
-	addVoter
-	demote
-	remove
-)
-
-// configure commits one change of the configuration.
-func (m *member) configure(ctx context.Context, c change, p pinset.Peer) error {
-	id, address, wait := raft.ServerID(p), raft.ServerAddress(p), m.timing.scale(changeTimeout)
-	var f raft.IndexFuture
-	switch c {
-	case addLearner:
-		f = m.raft.AddNonvoter(id, address, 0, wait)
-	case addVoter:
-		f = m.raft.AddVoter(id, address, 0, wait)
-	case demote:
-		f = m.raft.DemoteVoter(id, 0, wait)
-	case remove:
-		f = m.raft.RemoveServer(id, 0, wait)
-	}
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	return leadership(await(ctx, f))
-}
-
-// transfer hands leadership to another voter.
-func (m *member) transfer(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, m.timing.scale(handOverTimeout))
-	defer cancel()
-	return leadership(await(ctx, m.raft.LeadershipTransfer()))
-}
-
-// transferToAny hands leadership to another voter at random. Raft picks the most
-// advanced, which may be the same one again and again.
-func (m *member) transferToAny(ctx context.Context) error {
-	voters := slices.DeleteFunc(m.servers(), func(s server) bool {
-		return !s.voter || s.id == pinset.Peer(m.carrier.LocalAddr())
-	})
-	if len(voters) == 0 {
-		return errors.New("there is no other voter")
-	}
-	to := voters[rand.IntN(len(voters))].id
-	ctx, cancel := context.WithTimeout(ctx, m.timing.scale(handOverTimeout))
-	defer cancel()
-	return leadership(await(ctx, m.raft.LeadershipTransferToServer(raft.ServerID(to), raft.ServerAddress(to))))
 }
