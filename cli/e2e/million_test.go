@@ -21,6 +21,7 @@ type largeGroup struct {
 	memoryMax   int64 // of each daemon, resident
 	restartMax  time.Duration
 	catchUpMax  time.Duration
+	recoverMax  time.Duration
 	writeMax    time.Duration // of each write while the learner catches up and the leader takes a snapshot
 	awaitShot   bool          // a snapshot of the leader while writes go on
 	inFlight    int           // while loading
@@ -28,9 +29,9 @@ type largeGroup struct {
 }
 
 var (
-	million = largeGroup{pins: 1_000_000, memoryMax: 400_000_000, restartMax: 5 * time.Second, catchUpMax: 15 * time.Second,
+	million = largeGroup{pins: 1_000_000, memoryMax: 400_000_000, restartMax: 5 * time.Second, catchUpMax: 15 * time.Second, recoverMax: 30 * time.Second,
 		writeMax: 500 * time.Millisecond, awaitShot: true, inFlight: 128, connections: 4}
-	thousands = largeGroup{pins: 5_000, memoryMax: 300_000_000, restartMax: 20 * time.Second, catchUpMax: 30 * time.Second,
+	thousands = largeGroup{pins: 5_000, memoryMax: 300_000_000, restartMax: 20 * time.Second, catchUpMax: 30 * time.Second, recoverMax: 30 * time.Second,
 		writeMax: 5 * time.Second, inFlight: 128, connections: 2}
 )
 
@@ -38,7 +39,7 @@ var longPins = flag.Int("pins", million.pins, "how many pins TestMillionPins loa
 
 // TestMillionPins loads a group of three daemons, and looks at what that costs:
 // memory, a restart, an empty learner while writes go on and the leader takes a
-// snapshot. In full, with a million pins, it takes some minutes:
+// snapshot, a recovery by the one that is left, a backup. In full, with a million pins, it takes some minutes:
 //
 //	go test ./cli/e2e -run TestMillionPins -timeout 20m -args -long
 func TestMillionPins(t *testing.T) {
@@ -72,6 +73,37 @@ func TestMillionPins(t *testing.T) {
 
 	learner := c.catchUp(t, group, writers, all[0], leaderFirst(t, all), &next)
 	c.checkMemory(t, "caught up", append(all, learner)...)
+
+	c.recover(t, all[0], all[1], all[2], learner)
+}
+
+// recover kills all members but one, an admin's, which then goes on by itself.
+func (c largeGroup) recover(t *testing.T, survivor *member, dead ...*member) {
+	t.Helper()
+	for _, m := range dead {
+		m.daemon.end(t, os.Kill)
+	}
+	for deadline := time.Now().Add(commandMax); ; {
+		began := time.Now()
+		r := survivor.runPlain(t, "group", "recover", "--yes", "--force")
+		took := time.Since(began)
+		if r.code == 0 {
+			t.Logf("recovered, alone, in %v", took.Round(time.Millisecond))
+			if took > c.recoverMax {
+				t.Errorf("recovered in %v, want at most %v", took, c.recoverMax)
+			}
+			break
+		}
+		if r.code != 9 || time.Now().After(deadline) { // 9: it has not noticed yet that the leader is dead
+			t.Fatalf("group recover: exit %d\n%s", r.code, r.stderr)
+		}
+	}
+	file := filepath.Join(survivor.dir, "backup")
+	began := time.Now()
+	if done := survivor.group(t, "backup", file); event(done["backup"].(map[string]any)).number("pins") < int64(c.pins) {
+		t.Errorf("backup after the recovery: %v, want %d pins at least", done, c.pins)
+	}
+	t.Logf("backed up in %v", time.Since(began).Round(time.Millisecond))
 }
 
 // load pins, through the leader, on all connections.
