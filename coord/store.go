@@ -83,6 +83,9 @@ func (l replacedLog) DeleteRange(min, max uint64) error {
 		case l.replaced <- struct{}{}:
 		default: // it is known
 		}
+		// Raft's main loop must not go on with what it believes: it would commit
+		// entries that are gone.
+		runtime.Goexit()
 	}
 	return err
 }
