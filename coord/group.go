@@ -277,6 +277,11 @@ func (g *Group) lives(ctx context.Context) error {
 		}
 		var o *order
 		switch {
+		case ctx.Err() != nil && errors.As(err, &o):
+			o.done <- ErrStopped
+			return nil
+		case ctx.Err() != nil && errors.Is(err, errTurned):
+			return nil // it ends anyway
 		case ctx.Err() != nil:
 			return err
 		case errors.As(err, &o):

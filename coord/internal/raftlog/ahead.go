@@ -62,6 +62,16 @@ func (l *Log) flush() error {
 	return l.Err()
 }
 
+// settle waits until nothing is ahead, however long a write hangs.
+func (l *Log) settle() {
+	l.ahead.mu.Lock()
+	pending := l.ahead.pending
+	l.ahead.mu.Unlock()
+	if pending != nil {
+		<-pending
+	}
+}
+
 // StoreLogsAhead is StoreLogs, but that it may return before the entries are on the
 // disk: AwaitSynced tells when they are. A crash before that may leave a part of
 // them. For a leader's own commands only; others acknowledge what they store.

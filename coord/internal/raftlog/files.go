@@ -30,9 +30,10 @@ type files struct {
 
 	// ahead has Sync of the last segment leave the file in late, to be synced by who
 	// set it.
-	ahead atomic.Bool
-	late  atomic.Pointer[segmentFile]
-	flush func() error // returns when no sync of a segment is left
+	ahead  atomic.Bool
+	late   atomic.Pointer[segmentFile]
+	flush  func() error // returns when no sync of a segment is left, or the log has stopped
+	settle func()       // returns when no sync of a segment is left
 
 	// tail is how far the last segment is written, and limit the size at which
 	// raft-wal closes it.
@@ -262,9 +263,10 @@ func (f *segmentFile) Sync() error {
 	return f.sync()
 }
 
-// Close closes the segment when it is on the disk.
+// Close closes the segment once nobody syncs it.
 func (f *segmentFile) Close() error {
-	return errors.Join(f.in.flush(), f.WritableFile.Close())
+	f.in.settle()
+	return f.WritableFile.Close()
 }
 
 func (f *segmentFile) sync() error {

@@ -250,7 +250,7 @@ func (l *Log) open(dir string, snapshots *Snapshots) error {
 	if err := found.repair(l.state); err != nil {
 		return err
 	}
-	l.files = &files{dir: filepath.Join(dir, logDir), size: int64(l.c.SegmentSize), c: l.c, fail: l.fail, flush: l.flush}
+	l.files = &files{dir: filepath.Join(dir, logDir), size: int64(l.c.SegmentSize), c: l.c, fail: l.fail, flush: l.flush, settle: l.settle}
 	l.files.tail.Store(found.tail.end)
 	l.files.limit.Store(int64(found.info.SizeLimit))
 	if err := l.files.discardSpare(); err != nil {
