@@ -150,13 +150,7 @@ func memberArgument(cmd *cobra.Command, text string) (peer.ID, error) {
 }
 
 func (a *app) changeGroup(cmd *cobra.Command, op string, req control.GroupRequest) error {
-	s, err := a.settle(cmd)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := deadline(cmd.Context(), s.timeout)
-	defer cancel()
-	return a.withPeer(ctx, s, needNetwork, func(ctx context.Context, use *session) error {
+	return a.inGroup(cmd, func(ctx context.Context, use *session) error {
 		done, err := use.ChangeGroup(ctx, op, req)
 		if isGone(err) {
 			return control.Errorf(control.CodeFailed, "the running peer stopped in the middle").

@@ -21,13 +21,7 @@ func (a *app) groupStatusCommand() *cobra.Command {
 		Short: "Show each group: who leads, who is up, how many may fail",
 		Args:  arguments("", 0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := a.settle(cmd)
-			if err != nil {
-				return err
-			}
-			ctx, cancel := deadline(cmd.Context(), s.timeout)
-			defer cancel()
-			return a.withPeer(ctx, s, needNetwork, func(ctx context.Context, use *session) error {
+			return a.inGroup(cmd, func(ctx context.Context, use *session) error {
 				return printLines(a, use.Groups(ctx, group), groupText)
 			})
 		},

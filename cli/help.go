@@ -44,13 +44,16 @@ func exitCodes() string {
 
 func (a *app) helpCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "help [COMMAND]",
+		Use:   "help [COMMAND [SUBCOMMAND]]",
 		Short: "Explain a command",
-		Args:  arguments("[COMMAND]", 0, 1),
+		Args:  arguments("[COMMAND [SUBCOMMAND]]", 0, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			topic, rest, err := cmd.Root().Find(args)
-			if err != nil || len(rest) > 0 {
+			if err != nil {
 				return unknownCommand(cmd.Root(), args)
+			}
+			if len(rest) > 0 {
+				return unknownCommand(topic, rest)
 			}
 			topic.InitDefaultHelpFlag()
 			topic.InitDefaultVersionFlag()

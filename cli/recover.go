@@ -40,13 +40,7 @@ without this peer; what they agreed on since is lost when they meet it.`,
 			if req.Key, err = a.readKey(keyFile); err != nil {
 				return err
 			}
-			s, err := a.settle(cmd)
-			if err != nil {
-				return err
-			}
-			ctx, cancel := deadline(cmd.Context(), s.timeout)
-			defer cancel()
-			return a.withPeer(ctx, s, needNetwork, func(ctx context.Context, use *session) error {
+			return a.inGroup(cmd, func(ctx context.Context, use *session) error {
 				survey, err := use.Survey(ctx, req.Group)
 				if err != nil {
 					return err

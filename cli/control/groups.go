@@ -100,6 +100,19 @@ func pickKnown(c *coord.Coord, name string) (coord.Known, error) {
 	}
 }
 
+// knownGroup finds the group that a list is asked for; it has answered when not ok.
+func (s *Server) knownGroup(w http.ResponseWriter, r *http.Request) (c *coord.Coord, g coord.Known, ok bool) {
+	if c = s.groups(w); c == nil {
+		return nil, g, false
+	}
+	g, err := pickKnown(c, r.URL.Query().Get("group"))
+	if err != nil {
+		writeError(w, ErrorOf(err))
+		return nil, g, false
+	}
+	return c, g, true
+}
+
 // changeGroup does one op on a group.
 func (s *Server) changeGroup(w http.ResponseWriter, r *http.Request) {
 	c := s.groups(w)

@@ -79,13 +79,8 @@ func best[T any](ctx context.Context, f freshness, ask func(context.Context, coo
 }
 
 func (s *Server) listMembers(w http.ResponseWriter, r *http.Request) {
-	c := s.groups(w)
-	if c == nil {
-		return
-	}
-	g, err := pickKnown(c, r.URL.Query().Get("group"))
-	if err != nil {
-		writeError(w, ErrorOf(err))
+	c, g, ok := s.knownGroup(w, r)
+	if !ok {
 		return
 	}
 	how := freshnessOf(r)
@@ -114,13 +109,8 @@ func (s *Server) listMembers(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) listChanges(w http.ResponseWriter, r *http.Request) {
-	c := s.groups(w)
-	if c == nil {
-		return
-	}
-	g, err := pickKnown(c, r.URL.Query().Get("group"))
-	if err != nil {
-		writeError(w, ErrorOf(err))
+	c, g, ok := s.knownGroup(w, r)
+	if !ok {
 		return
 	}
 	since, err := strconv.ParseUint(r.URL.Query().Get("since"), 10, 64)

@@ -184,13 +184,8 @@ func (s *Server) removePin(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) listPins(w http.ResponseWriter, r *http.Request) {
-	c := s.groups(w)
-	if c == nil {
-		return
-	}
-	g, err := pickKnown(c, r.URL.Query().Get("group"))
-	if err != nil {
-		writeError(w, ErrorOf(err))
+	c, g, ok := s.knownGroup(w, r)
+	if !ok {
 		return
 	}
 	how := freshnessOf(r)
