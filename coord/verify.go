@@ -36,7 +36,7 @@ type ack struct {
 
 // AppendEntries sends entries, or a heartbeat.
 func (t *ackCarrier) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	args.LeaderCommitIndex = min(args.LeaderCommitIndex, t.synced())
+	boundCommit(args, t.synced())
 	sent := time.Now()
 	err := t.carrier.AppendEntries(id, target, args, resp)
 	if err == nil && resp.Success {
@@ -68,8 +68,23 @@ type syncedPipeline struct {
 }
 
 func (p syncedPipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
-	args.LeaderCommitIndex = min(args.LeaderCommitIndex, p.synced())
+	boundCommit(args, p.synced())
 	return p.AppendPipeline.AppendEntries(args, resp)
+}
+
+// boundCommit keeps the commit index that a message tells to what is on the leader's
+// disk, and to what the message vouches for. Raft's dissertation has the follower
+// bound it by the last entry that it was sent (§3.5, figure 3.1); hashicorp/raft v1.8.0
+// bounds it by the end of the follower's log. That may go on behind the message with
+// entries of an older leader, which would be committed, or with some that a failed
+// write has taken away, at which it panics: a message that was put off, by a slow one
+// before it, tells of commits beyond what it carries.
+func boundCommit(args *raft.AppendEntriesRequest, synced uint64) {
+	last := args.PrevLogEntry
+	if n := len(args.Entries); n > 0 {
+		last = args.Entries[n-1].Index
+	}
+	args.LeaderCommitIndex = min(args.LeaderCommitIndex, synced, last)
 }
 
 // next returns a channel that is closed by the next acknowledgement.
