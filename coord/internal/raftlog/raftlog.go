@@ -546,6 +546,7 @@ func (l *Log) Close() error {
 
 // release closes what is open.
 func (l *Log) release() error {
+	l.settle() // not under raft-wal's mutex, which closing its segments takes
 	var errs []error
 	switch {
 	case l.wal != nil:
