@@ -3,6 +3,7 @@ package coord
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -83,7 +84,8 @@ func TestMemberWithoutAVoteIsNotHeardInRaft(t *testing.T) {
 		}
 		term := m.term()
 		layer := newStreamLayer(w.peers[3].n)
-		trans := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: layer, MaxPool: 3, Timeout: rpcTimeout})
+		trans := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: layer, MaxPool: 3, Timeout: rpcTimeout,
+			Logger: raftLogger{log: slog.New(slog.DiscardHandler)}})
 		trans.SetHeartbeatHandler(nil)
 		answered := 0
 		ctx, cancel := context.WithCancel(t.Context())
