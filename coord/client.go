@@ -401,12 +401,18 @@ func (cl *Client) targets() ([]peer.AddrInfo, opening) {
 	return append(list, cl.c.links.silentLast(g.members())...), g.opening()
 }
 
-// oneOf asks one member, and does not wait long for another peer if there are more.
+// oneOf asks one member. If there are others it does not wait long for it. The last
+// one is asked again, over a new stream, when it says nothing: what a network
+// lost while it was down may have been the end of the old stream.
 func (cl *Client) oneOf(ctx context.Context, to peer.AddrInfo, others bool, o opening, r request) (answer, error) {
-	if others && to.ID != cl.c.node.ID() {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, cl.c.config.Timing.scale(answerWait))
-		defer cancel()
+	if to.ID == cl.c.node.ID() {
+		return cl.one(ctx, to, o, r)
+	}
+	wait, cancel := context.WithTimeout(ctx, cl.c.config.Timing.scale(answerWait))
+	defer cancel()
+	a, err := cl.one(wait, to, o, r)
+	if err == nil || others || ctx.Err() != nil || wait.Err() == nil {
+		return a, err
 	}
 	return cl.one(ctx, to, o, r)
 }
