@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -95,6 +96,45 @@ type elections struct {
 	t    testing.TB
 	peer int
 	won  *sync.Map // term → peer
+	told *journal
+}
+
+// journal keeps what the members' logs said last, for when a seed fails.
+type journal struct {
+	mu    sync.Mutex
+	start time.Time
+	lines []journalLine // guarded by mu
+}
+
+type journalLine struct {
+	peer   int
+	record slog.Record
+}
+
+const journalMax = 400
+
+func (j *journal) add(peer int, r slog.Record) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.lines) == 2*journalMax {
+		j.lines = append(j.lines[:0], j.lines[journalMax:]...)
+	}
+	j.lines = append(j.lines, journalLine{peer, r})
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var b strings.Builder
+	for _, l := range j.lines[max(0, len(j.lines)-journalMax):] {
+		fmt.Fprintf(&b, "%12s peer %d: %s", l.record.Time.Sub(j.start).Round(time.Millisecond), l.peer, l.record.Message)
+		l.record.Attrs(func(a slog.Attr) bool {
+			fmt.Fprintf(&b, " %s", a)
+			return true
+		})
+		b.WriteByte('\n')
+	}
+	return b.String()
 }
 
 func (e elections) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelDebug }
@@ -102,6 +142,7 @@ func (e elections) WithAttrs([]slog.Attr) slog.Handler           { return e }
 func (e elections) WithGroup(string) slog.Handler                { return e }
 
 func (e elections) Handle(_ context.Context, r slog.Record) error {
+	e.told.add(e.peer, r)
 	if r.Message != "raft: election won" {
 		return nil
 	}
@@ -124,6 +165,7 @@ type simulation struct {
 	net    *simNet // nil: over mock streams
 	disks  []*simDisk
 	won    *sync.Map // term → peer
+	told   *journal
 	id     GroupID
 
 	made     int
@@ -138,7 +180,7 @@ type simulation struct {
 // newSimulation makes a world of count peers. Its disks and, inMemory, its net
 // are simulated.
 func newSimulation(t testing.TB, count int, random *rand.Rand, timing Timing, inMemory bool) *simulation {
-	s := &simulation{random: random, disks: make([]*simDisk, count), won: &sync.Map{},
+	s := &simulation{random: random, disks: make([]*simDisk, count), won: &sync.Map{}, told: &journal{start: time.Now()},
 		expiring: map[string]time.Time{}, counts: map[string]int{}}
 	if inMemory {
 		s.net = newSimNet()
@@ -151,7 +193,7 @@ func newSimulation(t testing.TB, count int, random *rand.Rand, timing Timing, in
 	s.world = newWorldOf(t, count, func(i int, p *testPeer) {
 		p.dir, p.timing = simDir(t), timing
 		if p.log == nil {
-			p.log = slog.New(elections{Handler: slog.DiscardHandler, t: t, peer: i, won: s.won})
+			p.log = slog.New(elections{Handler: slog.DiscardHandler, t: t, peer: i, won: s.won, told: s.told})
 		}
 		p.prepare = func(c *Coord) {
 			s.disks[i] = new(simDisk)

@@ -199,7 +199,8 @@ func (s *simulation) heal() {
 	start := time.Now()
 	for !s.pin(10) {
 		if time.Since(start) >= 10*time.Second {
-			s.t.Fatal("no commit within 10 s of a heal")
+			s.t.Fatalf("no commit within 10 s of a heal at %s, %v: %s; what the members said:\n%v",
+				time.Since(s.told.start).Round(time.Millisecond), s.counts, s.describe(), s.told)
 		}
 		time.Sleep(retryMax) // an answer costs no virtual time
 		s.revive()
@@ -254,7 +255,7 @@ func (s *simulation) settle(what string, condition func() bool) {
 	start := time.Now()
 	for !condition() {
 		if time.Since(start) > 3*time.Minute {
-			s.t.Fatalf("waited 3 minutes in vain until %s: %s", what, s.describe())
+			s.t.Fatalf("waited 3 minutes in vain until %s: %s\n%v; what the members said:\n%v", what, s.describe(), s.counts, s.told)
 		}
 		if s.odd {
 			s.pin(2) // marks are made when something has changed
