@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	"github.com/p2pshare/p2pshare/coord/internal/pinset"
+	"golang.org/x/sync/errgroup"
 )
 
 // fsm is the group's state as Raft's log makes it. It is a raft.BatchingFSM: Raft
@@ -107,15 +108,38 @@ func (f *fsm) catchUp(log raft.LogStore, committed uint64) error {
 	}
 	var next uint64
 	f.view(func(s *pinset.State) { next = max(first, s.Index()+1) })
-	for ; next <= committed; next++ {
-		var l raft.Log
-		if err := log.GetLog(next, &l); err != nil {
-			return err
+	// Reading and applying take as long: they go on side by side.
+	reading, ctx := errgroup.WithContext(context.Background())
+	batches := make(chan []*raft.Log, 4)
+	reading.Go(func() error {
+		defer close(batches)
+		for ; next <= committed; next += catchUpBatch {
+			batch := make([]*raft.Log, min(catchUpBatch, committed-next+1))
+			for i := range batch {
+				batch[i] = new(raft.Log)
+				if err := log.GetLog(next+uint64(i), batch[i]); err != nil {
+					return err
+				}
+			}
+			select {
+			case batches <- batch:
+			case <-ctx.Done():
+				return nil
+			}
 		}
-		f.Apply(&l)
-	}
-	return nil
+		return nil
+	})
+	reading.Go(func() error {
+		for batch := range batches {
+			f.ApplyBatch(batch)
+		}
+		return nil
+	})
+	return reading.Wait()
 }
+
+// catchUpBatch is how many entries are read at a time before they are applied.
+const catchUpBatch = 128
 
 // changesMembers looks at a command's second byte: see pinset, "Commands".
 func changesMembers(frame []byte) bool {

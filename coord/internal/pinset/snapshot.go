@@ -245,17 +245,18 @@ func (s *State) derive() error {
 func (s *State) deriveNames() bool {
 	type keyed struct {
 		key  uint64 // the beginning of the ID, so that comparing seldom needs the name
+		at   int    // in the order of names, which those of one ID keep
 		name *name
 	}
 	names := make([]keyed, 0, s.names.length)
 	for n := range s.names.all() {
-		names = append(names, keyed{binary.BigEndian.Uint64(n.ref[:]), n})
+		names = append(names, keyed{binary.BigEndian.Uint64(n.ref[:]), len(names), n})
 	}
-	slices.SortStableFunc(names, func(a, b keyed) int {
+	slices.SortFunc(names, func(a, b keyed) int {
 		if c := cmp.Compare(a.key, b.key); c != 0 {
 			return c
 		}
-		return bytes.Compare(a.name.ref[:], b.name.ref[:])
+		return cmp.Or(bytes.Compare(a.name.ref[:], b.name.ref[:]), cmp.Compare(a.at, b.at))
 	})
 	for p := range s.pins.all() {
 		for len(names) > 0 && names[0].name.id() == p.id() {

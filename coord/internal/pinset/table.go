@@ -137,8 +137,13 @@ func (t *table[T]) set(r T) (old T, replaced bool) {
 
 func (t *table[T]) insert(n *node[T], r T) (old T, replaced bool) {
 	key, at := t.keyOf(r), func(x T) int { return t.compare(x, r) }
+	last := len(n.items) - 1
+	behind := last >= 0 && at(n.items[last]) < 0 // as ascending records are
 	if n.children == nil {
-		i, found := n.search(key, at)
+		i, found := last+1, false
+		if !behind {
+			i, found = n.search(key, at)
+		}
 		if found {
 			old, n.items[i] = n.items[i], r
 			return old, true
@@ -146,7 +151,10 @@ func (t *table[T]) insert(n *node[T], r T) (old T, replaced bool) {
 		t.add(n, i, r)
 		return old, false
 	}
-	i := n.child(key, at)
+	i := last
+	if !behind {
+		i = n.child(key, at)
+	}
 	if t.compare(r, n.items[i]) < 0 { // it becomes the least of all
 		n.items[i] = r
 		if n.keys != nil {
