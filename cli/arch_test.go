@@ -51,7 +51,7 @@ var houses = []struct{ imported, only string }{
 	{"lukechampine.com/blake3", "share/content"},
 	{"github.com/spf13/cobra", "cli"},
 	{"github.com/BurntSushi/toml", "cli/config.go"},
-	{"net/http", "cli/control"},
+	{"net/http", "cli/control share/mirror.go share/mirrordial.go"},
 }
 
 // pure packages decide and do not act: they have no goroutine, clock, file,

@@ -25,6 +25,9 @@ type AddOptions struct {
 	// Exclude are patterns of entries to leave out, as in a .p2pignore file.
 	Exclude []string
 	Scope   Scope
+	// Mirrors are the URLs of the raw file that its manifest names, at most
+	// MirrorsMax; see ParseMirror. A directory has none.
+	Mirrors []string
 	// Progress, if set, is called from one goroutine at a time.
 	Progress func(Progress)
 	// Warn, if set, gets a line about each thing left out, safe for a terminal.
@@ -90,6 +93,13 @@ func (a *adding) run(ctx context.Context) (Share, error) {
 	if !info.IsDir() && !info.Mode().IsRegular() {
 		return Share{}, fmt.Errorf("it is %s: %w", describeMode(info.Mode()), ErrNotShareable)
 	}
+	kind := KindFile
+	if info.IsDir() {
+		kind = KindDir
+	}
+	if err := checkMirrors(kind, a.options.Mirrors); err != nil {
+		return Share{}, err
+	}
 	if err := a.refuseHome(); err != nil {
 		return Share{}, err
 	}
@@ -102,6 +112,7 @@ func (a *adding) run(ctx context.Context) (Share, error) {
 	s := Share{
 		Name: published, Path: a.path, Kind: KindFile, Files: 1,
 		State: StateShared, Scope: a.options.Scope, Added: time.Now().UTC().Truncate(time.Second),
+		Mirrors: a.options.Mirrors,
 	}
 	if info.IsDir() {
 		s.Kind, s.Files = KindDir, 0

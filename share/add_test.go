@@ -152,7 +152,7 @@ func TestAddNamesFilesByTheirBLAKE3(t *testing.T) {
 		if diff := cmp.Diff(want, s); diff != "" {
 			t.Errorf("Add of %d bytes (-want +got):\n%s", size, diff)
 		}
-		if r := sharedAt(t, l, path); r.Share != s || !r.Own || r.Envelope == nil {
+		if r := sharedAt(t, l, path); !cmp.Equal(r.Share, s) || !r.Own || r.Envelope == nil {
 			t.Errorf("the catalog has %+v", r)
 		}
 		if b3sum, err := exec.LookPath("b3sum"); err == nil {

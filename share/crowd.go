@@ -48,6 +48,7 @@ type crowd struct {
 
 	mu        sync.Mutex // guards all below
 	live      []source
+	mirrors   []*mirror       // that were offered, dropped ones too
 	dropped   []*remote       // to be waited for by close
 	spare     []peer.AddrInfo // not dialled while there were enough
 	stats     map[peer.ID]*SourceStat
@@ -153,7 +154,7 @@ func (c *crowd) take(ctx context.Context, p peer.AddrInfo, neighbor bool) {
 func (c *crowd) keepSpare(p peer.AddrInfo, neighbor bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	room := sourcesMax
+	room := sourcesMax + len(c.mirrors) // which take no peer's place
 	if neighbor {
 		room += neighborsMax
 	}
@@ -279,13 +280,16 @@ func (c *crowd) drop(s source, err error) {
 			r.stream.Reset() // its reader may be our caller: close waits for it
 		}
 	}
+	if m, ok := s.(*mirror); ok {
+		c.missMirror(m, err)
+	}
 }
 
 func (c *crowd) remove(s source, err error) (removed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var bad *CorruptError
-	if errors.As(err, &bad) && !slices.ContainsFunc(c.corrupt, func(e *CorruptError) bool { return e.Peer == bad.Peer }) {
+	if errors.As(err, &bad) && !slices.ContainsFunc(c.corrupt, func(e *CorruptError) bool { return e.Peer == bad.Peer && e.Mirror == bad.Mirror }) {
 		c.corrupt = append(c.corrupt, bad)
 	}
 	i := slices.Index(c.live, s)
@@ -293,7 +297,7 @@ func (c *crowd) remove(s source, err error) (removed bool) {
 		return false
 	}
 	c.live = slices.Delete(c.live, i, i+1)
-	if bad == nil && s.via() != ViaLocal {
+	if bad == nil && s.via() != ViaLocal && s.via() != ViaMirror {
 		c.unheard++
 		c.dialErr = fmt.Errorf("%s: %w", s.peer(), err)
 	}
@@ -308,6 +312,10 @@ func (c *crowd) remove(s source, err error) (removed bool) {
 func (c *crowd) gave(s source, bytes int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if m, ok := s.(*mirror); ok {
+		m.given.Add(bytes)
+		return
+	}
 	st := c.stats[s.peer()]
 	if st == nil {
 		st = &SourceStat{Peer: s.peer(), Via: s.via()}
@@ -316,11 +324,12 @@ func (c *crowd) gave(s source, bytes int64) {
 	st.Bytes += bytes
 }
 
-// report lists what each source gave, most first, and the peers that were
-// dropped for wrong bytes.
-func (c *crowd) report() (stats []SourceStat, corrupt []peer.ID) {
+// report lists what each source gave, most first, and the peers and mirrors
+// that were dropped for wrong bytes.
+func (c *crowd) report() (stats []SourceStat, corrupt []peer.ID, mirrors []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	stats, mirrors = c.mirrorReport()
 	for _, s := range c.stats {
 		if s.Bytes > 0 {
 			stats = append(stats, *s)
@@ -328,9 +337,11 @@ func (c *crowd) report() (stats []SourceStat, corrupt []peer.ID) {
 	}
 	slices.SortFunc(stats, func(a, b SourceStat) int { return int(b.Bytes - a.Bytes) })
 	for _, e := range c.corrupt {
-		corrupt = append(corrupt, e.Peer)
+		if e.Mirror == "" {
+			corrupt = append(corrupt, e.Peer)
+		}
 	}
-	return stats, corrupt
+	return stats, corrupt, mirrors
 }
 
 // verdict says why id can't be had when nobody is left to ask.
@@ -340,6 +351,8 @@ func (c *crowd) verdict(id content.ID) error {
 	switch {
 	case len(c.corrupt) > 0:
 		return c.corrupt[0]
+	case c.onlyMirrors(id):
+		return fmt.Errorf("%s: %w", id, errOnlyMirrors)
 	case c.unheard > 0:
 		return fmt.Errorf("%s: %w: %w", id, ErrUnreachable, c.dialErr)
 	}
@@ -365,6 +378,9 @@ func (c *crowd) close() {
 	}
 	for _, r := range dropped {
 		r.close()
+	}
+	for _, m := range c.mirrors {
+		m.close()
 	}
 }
 

@@ -251,7 +251,7 @@ func (f *fetch) proveSize(ctx context.Context, s source, size int64) (last []byt
 }
 
 func (f *fetch) corrupt(s source, reason string) error {
-	return &CorruptError{ID: f.id, Peer: s.peer(), Reason: reason}
+	return blame(s, f.id, reason)
 }
 
 // verify checks one group against the ID, by way of the outboard.
@@ -406,7 +406,7 @@ func (f *fetch) enlist(ctx context.Context, g *errgroup.Group, s source) {
 	f.mu.Unlock()
 
 	left := new(sync.WaitGroup)
-	for range requestsPerSource {
+	for range requestsOf(s) {
 		left.Add(1)
 		g.Go(func() error {
 			defer left.Done()

@@ -185,7 +185,7 @@ func TestDropRemembersWhoLiedWhateverCameFirst(t *testing.T) {
 	bad := &CorruptError{ID: id, Peer: "liar", Reason: "wrong"}
 	c.drop(liar, bad)
 	c.drop(liar, bad)
-	if _, corrupt := c.report(); !slices.Equal(corrupt, []peer.ID{"liar"}) {
+	if _, corrupt, _ := c.report(); !slices.Equal(corrupt, []peer.ID{"liar"}) {
 		t.Errorf("corrupt = %v, want the liar once", corrupt)
 	}
 	if err := c.verdict(id); !errors.Is(err, ErrCorrupt) {

@@ -37,6 +37,11 @@ type GetOptions struct {
 	Path Path
 	// Peers are asked first. One without an ID is learnt; see node.Node.Learn.
 	Peers []peer.AddrInfo
+	// Mirrors are URLs of the raw file, at most MirrorsMax, which are asked
+	// whatever addresses they have. They are for a file, not for a directory.
+	Mirrors []string
+	// AnyMirrors asks those mirrors, too, that only strangers name.
+	AnyMirrors bool
 	// Any asks strangers for a name without asking groups first.
 	Any bool
 	// Strict refuses a name that only strangers vouch for.
@@ -62,6 +67,8 @@ type Got struct {
 	Already      bool         // the same bytes were there: nothing was written
 	Sources      []SourceStat // most bytes first
 	Corrupt      []peer.ID    // peers dropped because of what they sent
+
+	CorruptMirrors []string // URLs of mirrors dropped because of what they sent
 }
 
 // tickEvery is how often progress is reported while nothing moves.
@@ -94,7 +101,7 @@ func (l *Library) Get(ctx context.Context, w What, o GetOptions) (Got, error) {
 	m.flush()
 
 	got.Took = time.Since(start)
-	got.Sources, got.Corrupt = g.crowd.report()
+	got.Sources, got.Corrupt, got.CorruptMirrors = g.crowd.report()
 	for _, p := range g.liars {
 		if !slices.Contains(got.Corrupt, p) {
 			got.Corrupt = append(got.Corrupt, p)
@@ -129,13 +136,22 @@ type getting struct {
 	meter     *meter
 	crowd     *crowd
 	localizer localSystem
-	liars     []peer.ID // who answered the search with what must not be believed
+	liars     []peer.ID               // who answered the search with what must not be believed
+	mirrors   map[content.ID][]string // that may be asked, as manifests name them
 }
 
 func (g *getting) run(ctx context.Context) (Got, error) {
+	if err := checkMirrors(KindFile, g.options.Mirrors); err != nil {
+		return Got{}, err
+	}
 	c, err := g.resolve(ctx)
 	if err != nil {
 		return Got{}, err
+	}
+	if g.options.Path == "" {
+		if err := checkMirrors(c.Kind, g.options.Mirrors); err != nil {
+			return Got{}, err
+		}
 	}
 	guessed := g.what.Kind == "" && g.what.Name == "" // only strangers say what it is
 	if c.Kind != KindDir {
@@ -186,6 +202,7 @@ func (g *getting) resolve(ctx context.Context) (Candidate, error) {
 	if c.Size > content.GroupSize {
 		g.crowd.listen(ctx, c.ID)
 	}
+	g.hear(c.manifest)
 	for _, p := range c.holders {
 		g.crowd.offer(ctx, p)
 	}
@@ -329,7 +346,7 @@ func (g *getting) askKind(ctx context.Context, c *Candidate) error {
 	for {
 		live, more, change := g.crowd.members()
 		for _, s := range live {
-			if s.via() == ViaLocal || asked[s.peer()] {
+			if s.via() == ViaLocal || s.via() == ViaMirror || asked[s.peer()] {
 				continue
 			}
 			asked[s.peer()] = true
@@ -358,6 +375,7 @@ func (g *getting) askKindOf(ctx context.Context, c *Candidate, s source) (known 
 			if m.ID != c.ID {
 				return &CorruptError{ID: c.ID, Reason: "it answers with a manifest of another content"}
 			}
+			g.hear(m)
 			if !known || m.Name.Lookup() == g.what.Name.Lookup() {
 				g.adopt(c, m.Name, m.Kind, &e)
 				known = true
@@ -407,6 +425,9 @@ func (g *getting) place(name Name, id content.ID) (root *os.Root, base, target s
 // file gets a file.
 func (g *getting) file(ctx context.Context, c Candidate) (Got, error) {
 	got := Got{Name: c.Name, ID: c.ID, Kind: KindFile, Files: 1}
+	if err := g.offerMirrors(ctx, c.ID); err != nil {
+		return got, err
+	}
 	if g.options.Output == nil {
 		device, err := openDevice(g.options.Target)
 		if err != nil {

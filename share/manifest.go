@@ -29,7 +29,7 @@ type Manifest struct {
 	Expires   time.Time         `json:"expires"`
 	Attrs     map[string]string `json:"attrs,omitempty"`
 	Note      string            `json:"note,omitempty"`
-	Mirrors   []string          `json:"mirrors,omitempty"`
+	Mirrors   []string          `json:"mirrors,omitempty"` // URLs of a file's raw bytes, see ParseMirror; at most MirrorsMax
 }
 
 const (
@@ -40,9 +40,8 @@ const (
 	// clockSkew is how wrong a clock may be before we call it a lie.
 	clockSkew = 24 * time.Hour
 
-	noteMax    = 1024
-	mirrorsMax = 4
-	attrsMax   = 32
+	noteMax  = 1024
+	attrsMax = 32
 )
 
 // newManifest is what this publisher says now about a share. previous is the
@@ -55,6 +54,7 @@ func newManifest(s Share, publisher peer.ID, previous int64, now time.Time) Mani
 		Seq:       max(previous+1, now.UnixMilli()),
 		Issued:    now.UTC().Truncate(time.Second),
 		Expires:   now.Add(manifestLife).UTC().Truncate(time.Second),
+		Mirrors:   s.Mirrors,
 	}
 }
 
@@ -128,8 +128,11 @@ func (m Manifest) fault(now time.Time) string {
 		return "expired " + m.Expires.UTC().Format(time.DateOnly)
 	case m.Expires.Before(m.Issued):
 		return "expires before it was issued"
-	case len(m.Note) > noteMax || len(m.Mirrors) > mirrorsMax || len(m.Attrs) > attrsMax || len(m.Media) > 255:
+	case len(m.Note) > noteMax || len(m.Mirrors) > MirrorsMax || len(m.Attrs) > attrsMax || len(m.Media) > 255:
 		return "too long"
+	}
+	if err := checkMirrors(m.Kind, m.Mirrors); err != nil {
+		return err.Error()
 	}
 	return ""
 }

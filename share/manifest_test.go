@@ -54,7 +54,7 @@ func TestManifestVector(t *testing.T) {
 	m.Media = "application/pdf" // the system's tables may say more
 	m.Note = `a "note" <with> escapes`
 	m.Attrs = map[string]string{"b": "2", "a": "1"}
-	m.Mirrors = []string{"https://example.org/report.pdf"}
+	m.Mirrors = []string{"https://example.org/report.pdf", "http://[2001:db8::1]:8080/a%20b?c=d"}
 	e, err := m.sign(key)
 	if err != nil {
 		t.Fatal(err)
@@ -172,6 +172,9 @@ func TestOpenManifestRefuses(t *testing.T) {
 		{"time as a number", set("issued", 1), ""},
 		{"long note", set("note", strings.Repeat("n", noteMax+1)), "too long"},
 		{"five mirrors", set("mirrors", []string{"a", "b", "c", "d", "e"}), "too long"},
+		{"a mirror of another scheme", set("mirrors", []string{"ftp://example.org/x"}), "neither http"},
+		{"a mirror with a user", set("mirrors", []string{"https://example.org/x", "https://me@example.org/x"}), "names a user"},
+		{"a mirror of a directory", func(m map[string]any) { m["kind"], m["mirrors"] = "dir", []string{"https://example.org/x"} }, "directory"},
 		{"33 attributes", set("attrs", many), "too long"},
 		{"long media type", set("media", strings.Repeat("m", 256)), "too long"},
 		{"key in another case", func(m map[string]any) { m["Name"] = m["name"]; delete(m, "name") }, "must be written"},
@@ -301,7 +304,8 @@ func FuzzOpenManifest(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(body)
-	f.Add(bytes.Replace(body, []byte(`"file"`), []byte(`"dir","attrs":{"a":"b"},"mirrors":["x"],"note":"n"`), 1))
+	f.Add(bytes.Replace(body, []byte(`"file"`), []byte(`"dir","attrs":{"a":"b"},"note":"n"`), 1))
+	f.Add(bytes.Replace(body, []byte(`"file"`), []byte(`"file","mirrors":["https://example.org/a%20b?c=d","http://[2001:db8::1]:8080/"]`), 1))
 	f.Add([]byte(`{"v":1,"publisher":"` + keyID(f, key).String() + `"}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		e, err := node.Seal(key, node.KindManifest, body)
@@ -320,6 +324,9 @@ func FuzzOpenManifest(f *testing.F) {
 		}
 		if n, err := ParseName(string(m.Name)); err != nil || n != m.Name {
 			t.Fatalf("%q was accepted with the name %q", body, m.Name)
+		}
+		if err := checkMirrors(m.Kind, m.Mirrors); err != nil {
+			t.Fatalf("%q was accepted: %v", body, err)
 		}
 		again, err := m.sign(key)
 		if err != nil {

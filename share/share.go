@@ -11,10 +11,10 @@
 // is still the one that was hashed.
 //
 // Get (get.go) finds out which content is meant (find.go: signed manifests
-// from the peers that provide the name's key), opens sources (source.go),
-// drives the decisions of internal/swarm, verifies each chunk group against
-// the content ID, writes it into a partial file (partial.go), and renames that
-// to its target.
+// from the peers that provide the name's key), opens sources (source.go: peers
+// and this library; mirror.go: plain HTTP servers), drives the decisions of
+// internal/swarm, verifies each chunk group against the content ID, writes it
+// into a partial file (partial.go), and renames that to its target.
 //
 // # Protocols
 //
@@ -90,6 +90,7 @@ func (e *AmbiguousError) Is(target error) bool { return target == ErrAmbiguous }
 type CorruptError struct {
 	ID     content.ID // zero when the fault is in no one content
 	Peer   peer.ID    // empty when the fault is not one peer's
+	Mirror string     // the URL of the mirror whose fault it is, or empty
 	Reason string     // as "chunk group 7 does not match", without names from outside
 }
 
@@ -97,6 +98,9 @@ func (e *CorruptError) Error() string {
 	what := e.Reason
 	if e.Peer != "" {
 		what = fmt.Sprintf("from %s: %s", e.Peer, what)
+	}
+	if e.Mirror != "" {
+		what = fmt.Sprintf("from mirror %s: %s", Escape(e.Mirror), what)
 	}
 	if !e.ID.IsZero() {
 		what = fmt.Sprintf("%s %s", e.ID, what)
@@ -141,6 +145,8 @@ type Share struct {
 	State State      `json:"state"`
 	Scope Scope      `json:"scope"`
 	Added time.Time  `json:"added"`
+	// Mirrors are the URLs that this peer's manifest of it names.
+	Mirrors []string `json:"mirrors,omitempty"`
 }
 
 // Phase is what a long operation is doing.
@@ -173,9 +179,10 @@ type Progress struct {
 
 // SourceStat is what one source gave to a Get.
 type SourceStat struct {
-	Peer  peer.ID  `json:"peer"`
-	Bytes int64    `json:"bytes"`
-	Via   node.Via `json:"via"` // or "local"
+	Peer   peer.ID  `json:"peer,omitempty"`   // empty for a mirror
+	Mirror string   `json:"mirror,omitempty"` // its URL; empty for a peer
+	Bytes  int64    `json:"bytes"`
+	Via    node.Via `json:"via"` // or "local", or "mirror"
 }
 
 // ViaLocal marks bytes that were on this machine already.
