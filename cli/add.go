@@ -16,6 +16,7 @@ type addFlags struct {
 	exit     bool
 	hidden   bool
 	exclude  []string
+	mirrors  []string
 	lanOnly  bool
 	to       string
 	unlisted bool
@@ -39,6 +40,7 @@ Without one it goes on serving them until Ctrl-C; with --exit it records only.`,
 	flags.BoolVar(&f.exit, "exit", false, "record and return; a daemon serves it later")
 	flags.BoolVar(&f.hidden, "hidden", false, "include entries whose name begins with a dot")
 	flags.StringArrayVar(&f.exclude, "exclude", nil, "leave out entries that match this `GLOB` (repeatable)")
+	flags.StringArrayVar(&f.mirrors, "mirror", nil, "tell that the raw file is at this `URL`, too (repeatable)")
 	flags.BoolVar(&f.lanOnly, "lan-only", false, "announce and serve on the local network only")
 	flags.StringVar(&f.to, "to", "", "serve to this `PEER` ID only")
 	flags.BoolVar(&f.unlisted, "unlisted", false, "never list it: got by exact name or ID only")
@@ -91,6 +93,12 @@ func (f *addFlags) requests(cmd *cobra.Command, paths []string) ([]control.AddRe
 			return nil, err
 		}
 	}
+	if len(f.mirrors) > 0 && len(paths) > 1 {
+		return nil, usageOf(cmd, "--mirror goes with one PATH, not %d", len(paths))
+	}
+	if err := checkMirrors(cmd, f.mirrors); err != nil {
+		return nil, err
+	}
 	scope := share.Scope{LANOnly: f.lanOnly, Unlisted: f.unlisted}
 	if f.to != "" {
 		to, err := share.ParsePeerID(f.to)
@@ -111,9 +119,22 @@ func (f *addFlags) requests(cmd *cobra.Command, paths []string) ([]control.AddRe
 		if err != nil {
 			return nil, err
 		}
-		requests = append(requests, control.AddRequest{Path: abs, Name: f.name, Hidden: f.hidden, Exclude: f.exclude, Scope: scope})
+		requests = append(requests, control.AddRequest{Path: abs, Name: f.name, Hidden: f.hidden, Exclude: f.exclude, Scope: scope, Mirrors: f.mirrors})
 	}
 	return requests, nil
+}
+
+// checkMirrors checks the values of --mirror.
+func checkMirrors(cmd *cobra.Command, mirrors []string) error {
+	if len(mirrors) > share.MirrorsMax {
+		return usageOf(cmd, "%d times --mirror, and %d are the most", len(mirrors), share.MirrorsMax)
+	}
+	for _, s := range mirrors {
+		if _, err := share.ParseMirror(s); err != nil {
+			return usageOf(cmd, "--mirror %s: %v", share.Escape(s), err)
+		}
+	}
+	return nil
 }
 
 // addAll adds each path within --timeout, and takes from pending what is done:
@@ -134,7 +155,7 @@ func (a *app) addAll(ctx context.Context, s *settings, use *session, pending *[]
 			return ctx.Err()
 		case isGone(err):
 			return err
-		case req.Name == "":
+		case req.Name == "" && len(req.Mirrors) == 0:
 			a.report(withHint(err, "share it under another name with --name NAME", control.CodeUsage))
 		default:
 			a.report(err)

@@ -24,6 +24,8 @@ type getFlags struct {
 	noServe    bool
 	literal    bool
 	background bool
+	mirrors    []string
+	anyMirrors bool
 }
 
 // toStdout is the -o that streams.
@@ -57,6 +59,8 @@ kept, and the same command goes on from it.`,
 	flags.StringVar(&f.path, "path", "", "get this `PATH` inside the directory")
 	flags.BoolVar(&f.strict, "strict", false, "refuse a name that only strangers vouch for")
 	flags.BoolVar(&f.any, "any", false, "do not ask groups what a name means")
+	flags.StringArrayVar(&f.mirrors, "mirror", nil, "fetch from this `URL` of the raw file, too (repeatable)")
+	flags.BoolVar(&f.anyMirrors, "mirrors", false, "fetch from mirrors that only strangers name, too")
 	flags.BoolVar(&f.noServe, "no-serve", false, "do not go on serving it from the daemon")
 	flags.BoolVar(&f.literal, "literal", false, "WHAT is a name, whatever it looks like")
 	flags.BoolVar(&f.background, "background", false, "let the daemon fetch it, and return at once")
@@ -90,7 +94,7 @@ func (a *app) runGet(cmd *cobra.Command, what string, f getFlags) error {
 // request checks the flags and makes the request.
 func (f *getFlags) request(cmd *cobra.Command, what string) (control.GetRequest, error) {
 	req := control.GetRequest{What: what, Literal: f.literal, Force: f.force, Path: f.path,
-		Strict: f.strict, Any: f.any, NoServe: f.noServe}
+		Strict: f.strict, Any: f.any, NoServe: f.noServe, Mirrors: f.mirrors, AnyMirrors: f.anyMirrors}
 	if _, err := control.ParseWhat(what, f.literal); err != nil {
 		return req, err
 	}
@@ -106,7 +110,10 @@ func (f *getFlags) request(cmd *cobra.Command, what string) (control.GetRequest,
 		}
 		req.From = from
 	}
-	var err error
+	err := checkMirrors(cmd, f.mirrors)
+	if err != nil {
+		return req, err
+	}
 	switch f.output {
 	case toStdout:
 		if f.background {
@@ -216,7 +223,25 @@ func gotLine(d *control.Done, where string) string {
 		line += " (" + rate + ")"
 	}
 	if len(d.Sources) > 0 {
-		line += " from " + plural(len(d.Sources), "peer")
+		line += " from " + describeSources(d.Sources)
 	}
 	return line
+}
+
+// describeSources counts who gave something.
+func describeSources(sources []share.SourceStat) string {
+	mirrors := 0
+	for _, s := range sources {
+		if s.Via == share.ViaMirror {
+			mirrors++
+		}
+	}
+	switch peers := len(sources) - mirrors; {
+	case mirrors == 0:
+		return plural(peers, "peer")
+	case peers == 0:
+		return plural(mirrors, "mirror")
+	default:
+		return plural(peers, "peer") + " and " + plural(mirrors, "mirror")
+	}
 }

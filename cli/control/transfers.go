@@ -54,7 +54,8 @@ func (s *Server) parseGet(req GetRequest) (what share.What, o share.GetOptions, 
 		return what, o, Errorf(CodeUsage, "an absolute dir or target is needed")
 	}
 	o = share.GetOptions{Dir: req.Dir, Target: req.Target, Force: req.Force, From: req.From,
-		Strict: req.Strict, Any: req.Any, NoServe: req.NoServe}
+		Strict: req.Strict, Any: req.Any, NoServe: req.NoServe,
+		Mirrors: req.Mirrors, AnyMirrors: req.AnyMirrors}
 	if o.Peers, err = share.ParsePeers(req.Peers); err != nil {
 		return what, o, err
 	}

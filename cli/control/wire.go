@@ -53,6 +53,7 @@ type AddRequest struct {
 	Hidden  bool        `json:"hidden,omitempty"`  // share entries whose name begins with a dot
 	Exclude []string    `json:"exclude,omitempty"` // glob patterns to leave out
 	Scope   share.Scope `json:"scope,omitzero"`
+	Mirrors []string    `json:"mirrors,omitempty"` // URLs of the raw file, as share.ParseMirror reads them
 }
 
 // RemoveRequest is the body of DELETE /shares.
@@ -71,10 +72,13 @@ type GetRequest struct {
 	From     peer.ID  `json:"from,omitempty"`     // only manifests signed by it
 	Path     string   `json:"path,omitempty"`     // what inside the directory
 	Peers    []string `json:"peers,omitempty"`    // to ask first, as share.ParsePeer reads them
+	Mirrors  []string `json:"mirrors,omitempty"`  // URLs of the raw file, wherever they are, as share.ParseMirror reads them
 	Any      bool     `json:"any,omitempty"`      // don't ask groups
 	Strict   bool     `json:"strict,omitempty"`   // refuse names that only strangers vouch for
 	NoServe  bool     `json:"no_serve,omitempty"` // don't go on serving what was got
 	Detached bool     `json:"detached,omitempty"` // go on when the request's connection closes
+
+	AnyMirrors bool `json:"any_mirrors,omitempty"` // ask the mirrors that strangers name, too
 }
 
 // EntriesRequest is the query of GET /entries: what, literal, peer (repeated).
@@ -149,6 +153,8 @@ type Done struct {
 	Already      bool               `json:"already,omitempty"` // the same bytes were there before
 	Sources      []share.SourceStat `json:"sources"`
 	Corrupt      []peer.ID          `json:"corrupt,omitempty"` // peers dropped for wrong bytes
+
+	CorruptMirrors []string `json:"corrupt_mirrors,omitempty"` // URLs of mirrors dropped for wrong answers
 }
 
 // Accepted tells that a detached transfer was begun.
@@ -174,6 +180,7 @@ type Listed struct {
 	Files      int64      `json:"files,omitempty"`
 	Executable bool       `json:"x,omitempty"`
 	Added      time.Time  `json:"added,omitzero"`
+	Mirrors    []string   `json:"mirrors,omitempty"` // of a share, as its manifest names them
 }
 
 // Conn is one line of GET /peers.
@@ -306,7 +313,7 @@ func newProgress(p share.Progress) *Progress {
 func newDone(g share.Got) *Done {
 	d := &Done{Name: g.Name, ID: g.ID, Kind: g.Kind, Path: g.Path, Size: g.Size, Files: g.Files,
 		BytesFetched: g.BytesFetched, Seconds: seconds(g.Took), Already: g.Already,
-		Sources: g.Sources, Corrupt: g.Corrupt}
+		Sources: g.Sources, Corrupt: g.Corrupt, CorruptMirrors: g.CorruptMirrors}
 	if d.Path == "" {
 		d.Path = "-"
 	}
