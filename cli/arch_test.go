@@ -24,7 +24,8 @@ node/internal/lan      <-
 node                   <- node/internal/lan
 node/nodetest          <- node
 
-share/content          <-
+share/content/internal/wide <-
+share/content          <- share/content/internal/wide
 share/internal/swarm   <- share/content
 share                  <- share/content share/internal/swarm node
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/bits"
 
+	"github.com/p2pshare/p2pshare/share/content/internal/wide"
 	"lukechampine.com/blake3/guts"
 )
 
@@ -31,8 +32,12 @@ const (
 
 const (
 	chunksPerGroup = GroupSize / ChunkSize
-	stripeSize     = guts.MaxSIMD * ChunkSize // what guts compresses in one call
+	stripeSize     = guts.MaxSIMD * ChunkSize // what guts compresses in one call, and wide too
 )
+
+// useWide has groups computed by wide instead of guts, which takes half the time on
+// the processors that can. Tests turn it off to see the other path.
+var useWide = wide.Supported()
 
 // ErrInvalidSize reports a size below 0 or above SizeMax. Whoever stated the size
 // is wrong about it; there is nothing to retry.
@@ -133,14 +138,41 @@ func Root(data []byte) ID {
 // groupNode returns the top node of data, at most one group, whose first chunk is
 // number chunk of the content. Finalizing is left to the caller, who knows whether
 // it is the root.
+func groupNode(data []byte, chunk uint64) guts.Node {
+	switch {
+	case len(data) <= ChunkSize:
+		return guts.CompressChunk(data, &guts.IV, chunk, 0)
+	case useWide:
+		return groupNodeWide(data, chunk)
+	default:
+		return groupNodePortable(data, chunk)
+	}
+}
+
+// groupNodeWide is groupNode of more than one chunk. It goes up the tree level by
+// level, all parents of one at once: an odd node at the end of a level is the right
+// child of one higher up, as BLAKE3 has it.
+func groupNodeWide(data []byte, chunk uint64) guts.Node {
+	var cvs [chunksPerGroup + 2*wide.Lanes][8]uint32
+	count := 0
+	for len(data) > 0 {
+		n := min(len(data), stripeSize)
+		wide.Chunks((*wide.CVs)(cvs[count:]), data[:n], chunk+uint64(count))
+		count += (n + ChunkSize - 1) / ChunkSize
+		data = data[n:]
+	}
+	for count > 2 {
+		count = wide.Parents(cvs[:], count)
+	}
+	return guts.ParentNode(cvs[0], cvs[1], &guts.IV, 0)
+}
+
+// groupNodePortable is groupNode of more than one chunk.
 //
 // Each stripe is copied to the stack first. The AVX kernels gather their input with
 // strides of 1 KiB, which on memory outside the first-level cache costs almost
 // twice as much time as copying it there in order (0.37 against 0.21 CPU s/GB).
-func groupNode(data []byte, chunk uint64) guts.Node {
-	if len(data) <= ChunkSize {
-		return guts.CompressChunk(data, &guts.IV, chunk, 0)
-	}
+func groupNodePortable(data []byte, chunk uint64) guts.Node {
 	var (
 		stripe [stripeSize]byte
 		t      tree

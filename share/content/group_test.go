@@ -5,12 +5,14 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/p2pshare/p2pshare/share/content/internal/wide"
 	"lukechampine.com/blake3"
 )
 
@@ -40,7 +42,37 @@ func outboardOf(data []byte) *Outboard {
 	return o
 }
 
+// A kernel is one of the ways to compute a group's chaining value.
+type kernel struct {
+	name string
+	wide bool
+}
+
+// kernels returns those that this processor has.
+func kernels() []kernel {
+	if !wide.Supported() {
+		return []kernel{{"portable", false}}
+	}
+	return []kernel{{"portable", false}, {"wide", true}}
+}
+
+// use makes all hashing of the test use k.
+func (k kernel) use(t testing.TB) {
+	before := useWide
+	useWide = k.wide
+	t.Cleanup(func() { useWide = before })
+}
+
 func TestIDEqualsBlake3OfTheWhole(t *testing.T) {
+	for _, k := range kernels() {
+		t.Run(k.name, func(t *testing.T) {
+			k.use(t)
+			testIDEqualsBlake3OfTheWhole(t)
+		})
+	}
+}
+
+func testIDEqualsBlake3OfTheWhole(t *testing.T) {
 	data := pattern(37*GroupSize + 5*ChunkSize + 3)
 	check := func(size int) {
 		want := ID(blake3.Sum256(data[:size]))
@@ -78,6 +110,7 @@ func TestVectors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
+	defer func(before bool) { useWide = before }(useWide)
 	count := 0
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		line := lines.Text()
@@ -90,13 +123,35 @@ func TestVectors(t *testing.T) {
 			t.Fatalf("line %q: %v", line, err)
 		}
 		count++
-		if got := outboardOf(pattern(size)).ID().Hex(); got != want {
-			t.Errorf("%d bytes: ID = %s, want %s", size, got, want)
+		for _, k := range kernels() {
+			useWide = k.wide
+			if got := outboardOf(pattern(size)).ID().Hex(); got != want {
+				t.Errorf("%d bytes, %s: ID = %s, want %s", size, k.name, got, want)
+			}
 		}
 	}
 	if count < 50 {
 		t.Errorf("read %d vectors, want at least 50", count)
 	}
+}
+
+func FuzzKernelsAgree(f *testing.F) {
+	if !wide.Supported() {
+		f.Skip("this processor has one kernel only")
+	}
+	f.Add([]byte("seed"), uint32(ChunkSize+1), uint32(0))
+	f.Add([]byte("0123"), uint32(GroupSize), uint32(1<<24))
+	f.Add([]byte(""), uint32(GroupSize-stripeSize+1), uint32(math.MaxUint32))
+	f.Fuzz(func(t *testing.T, seed []byte, size, index uint32) {
+		data := make([]byte, ChunkSize+1+size%(GroupSize-ChunkSize))
+		var key [32]byte
+		copy(key[:], seed)
+		rand.NewChaCha8(key).Read(data)
+		chunk := uint64(index) * chunksPerGroup
+		if got, want := groupNodeWide(data, chunk), groupNodePortable(data, chunk); got != want {
+			t.Errorf("%d bytes from chunk %d: node = %08x, guts says %08x", len(data), chunk, got, want)
+		}
+	})
 }
 
 func TestIDEqualsB3sum(t *testing.T) {
@@ -135,8 +190,11 @@ func TestGroupCVDependsOnIndex(t *testing.T) {
 
 func TestGroupCVDoesNotAllocate(t *testing.T) {
 	data := pattern(GroupSize - 1)
-	if n := testing.AllocsPerRun(10, func() { GroupCV(data, 7) }); n != 0 {
-		t.Errorf("GroupCV allocates %v times, want 0", n)
+	for _, k := range kernels() {
+		k.use(t)
+		if n := testing.AllocsPerRun(10, func() { GroupCV(data, 7) }); n != 0 {
+			t.Errorf("%s: GroupCV allocates %v times, want 0", k.name, n)
+		}
 	}
 }
 
@@ -266,13 +324,16 @@ func TestSpanInIsSafeForAnyValues(t *testing.T) {
 func BenchmarkGroupCV(b *testing.B) {
 	for _, groups := range []int64{1, 256} {
 		data := pattern(int(groups * GroupSize))
-		b.Run(fmt.Sprintf("over=%dKiB", len(data)>>10), func(b *testing.B) {
-			b.SetBytes(GroupSize)
-			i := int64(0)
-			for b.Loop() {
-				GroupCV(group(data, i%groups), i%groups)
-				i++
-			}
-		})
+		for _, kernel := range kernels() {
+			b.Run(fmt.Sprintf("over=%dKiB/%s", len(data)>>10, kernel.name), func(b *testing.B) {
+				kernel.use(b)
+				b.SetBytes(GroupSize)
+				i := int64(0)
+				for b.Loop() {
+					GroupCV(group(data, i%groups), i%groups)
+					i++
+				}
+			})
+		}
 	}
 }
