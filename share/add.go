@@ -347,8 +347,8 @@ func (a *adding) dir(ctx context.Context, s *Share) error {
 func (a *adding) walkTree(ctx context.Context, root *os.Root, jobs, ordered chan<- treeJob) error {
 	w := &walker{
 		root: root, hidden: a.options.Hidden,
-		skip: func(local string, id fileIdentity) bool {
-			return a.isOwn(id) || node.IsHome(filepath.Join(a.path, filepath.FromSlash(local)))
+		skip: func(local string, id fileIdentity, dir bool) bool {
+			return a.isOwn(id) || dir && node.IsHome(filepath.Join(a.path, filepath.FromSlash(local)))
 		}, warn: a.warnf,
 		visit: func(e walked) error {
 			j := treeJob{e, make(chan treeResult, 1)}

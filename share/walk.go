@@ -24,6 +24,7 @@ type walked struct {
 	local string // path on disk, relative to the root, with '/'
 	path  Path   // path in the listing
 	dir   bool   // an empty directory
+	link  bool   // it is a symbolic link to what info tells of
 	info  fs.FileInfo
 }
 
@@ -34,7 +35,7 @@ type walker struct {
 	root    *os.Root
 	hidden  bool
 	exclude []pattern
-	skip    func(local string, id fileIdentity) bool // never share these
+	skip    func(local string, id fileIdentity, dir bool) bool // never share these
 	warn    func(format string, args ...any)
 	visit   func(walked) error
 }
@@ -73,46 +74,61 @@ func (p pattern) matches(local string, dir bool) bool {
 	return ok
 }
 
-// children lists what of directory dir ("." or "a/b") is to be shared, sorted
-// as the listing wants it.
-func (w *walker) children(dir string, exclude []pattern) ([]walked, []pattern, error) {
-	d, err := w.root.Open(dir)
+// children lists what of directory dir ("." or "a/b") is to be shared, in no order.
+// It calls each for every entry, until it returns false.
+func (w *walker) children(dir string, exclude []pattern, each func(walked) bool) ([]pattern, error) {
+	// Looking names up from their directory, not from the root, saves an open and a
+	// close of it for each.
+	in, err := w.root.OpenRoot(dir)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	entries, err := d.ReadDir(-1)
+	defer in.Close()
+	d, err := in.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	names, err := d.Readdirnames(-1) // ReadDir looks at each entry, in a Root
 	d.Close()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	base := ""
 	if dir != "." {
 		base = dir + "/"
 	}
-	for _, e := range entries {
-		if e.Name() == ignoreFile {
-			exclude = append(slices.Clip(exclude), w.readIgnore(base)...)
+	if slices.Contains(names, ignoreFile) {
+		exclude = append(slices.Clip(exclude), w.readIgnore(base)...)
+	}
+	for _, name := range names {
+		if c, ok := w.child(in, base, name, exclude); ok && !each(c) {
+			break
 		}
 	}
-	var found []walked
-	for _, e := range entries {
-		if c, ok := w.child(base, e, exclude); ok {
-			found = append(found, c)
-		}
+	return exclude, nil
+}
+
+// stat looks at entry name of in, which is the directory base. It follows links,
+// but never out of the root.
+func (w *walker) stat(in *os.Root, base, name string) (info fs.FileInfo, link bool, err error) {
+	info, err = in.Lstat(name)
+	if err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		info, err = w.root.Stat(base + name)
+		link = true
 	}
-	return found, exclude, nil
+	return info, link, err
 }
 
 // child judges one directory entry. What is left out for a reason that the
 // person has not given is warned of.
-func (w *walker) child(base string, e fs.DirEntry, exclude []pattern) (walked, bool) {
-	local := base + e.Name()
-	if !w.hidden && strings.HasPrefix(e.Name(), ".") || e.Name() == ignoreFile {
+func (w *walker) child(in *os.Root, base, name string, exclude []pattern) (walked, bool) {
+	local := base + name
+	if !w.hidden && strings.HasPrefix(name, ".") || name == ignoreFile {
 		return walked{}, false
 	}
-	info, err := w.root.Stat(local) // follows links, but never out of the root
+	info, link, err := w.stat(in, base, name)
 	if err != nil {
-		if e.Type()&fs.ModeSymlink != 0 {
+		if link {
 			w.warn("left out %s: the symbolic link leads out of the directory, or nowhere", Escape(local))
 		} else {
 			w.warn("left out %s: %s", Escape(local), Escape(err.Error()))
@@ -124,7 +140,7 @@ func (w *walker) child(base string, e fs.DirEntry, exclude []pattern) (walked, b
 			return walked{}, false
 		}
 	}
-	if w.skip(local, sysIdentity(info)) {
+	if w.skip(local, sysIdentity(info), info.IsDir()) {
 		w.warn("left out %s: it belongs to a home of p2pshare", Escape(local))
 		return walked{}, false
 	}
@@ -137,7 +153,7 @@ func (w *walker) child(base string, e fs.DirEntry, exclude []pattern) (walked, b
 		w.warn("left out %s: %s", Escape(local), err)
 		return walked{}, false
 	}
-	return walked{local: local, path: p, dir: info.IsDir(), info: info}, true
+	return walked{local: local, path: p, dir: info.IsDir(), link: link, info: info}, true
 }
 
 func (w *walker) readIgnore(base string) []pattern {
@@ -186,7 +202,11 @@ func (w *walker) walk() error {
 // dir visits directory dir. chain are the directories on the way to it: a
 // symbolic link to one of them would never end.
 func (w *walker) dir(dir string, exclude []pattern, chain []fileIdentity) error {
-	found, exclude, err := w.children(dir, exclude)
+	var found []walked
+	exclude, err := w.children(dir, exclude, func(c walked) bool {
+		found = append(found, c)
+		return true
+	})
 	if err != nil {
 		if dir == "." {
 			return err
@@ -247,20 +267,20 @@ const circle = "left out %s: the symbolic link leads to a directory around it"
 
 // holds reports whether a walk of dir would visit anything. If not, dir is an
 // empty directory, which is not walked, and holds warns of what was left out.
-func (w *walker) holds(dir string, exclude []pattern, chain []fileIdentity) (bool, error) {
+func (w *walker) holds(dir string, exclude []pattern, chain []fileIdentity) (found bool, err error) {
 	var warnings []string
 	quiet := *w
 	quiet.warn = func(format string, args ...any) { warnings = append(warnings, fmt.Sprintf(format, args...)) }
-	children, _, err := quiet.children(dir, exclude)
-	if err != nil {
-		return false, err
-	}
-	for _, c := range children {
+	_, err = quiet.children(dir, exclude, func(c walked) bool {
 		// A directory in it is an entry, or holds one, unless it leads in a circle.
-		if !c.dir || !slices.ContainsFunc(chain, sysIdentity(c.info).sameFile) {
-			return true, nil
+		found = !c.dir || !slices.ContainsFunc(chain, sysIdentity(c.info).sameFile)
+		if !found {
+			quiet.warn(circle, Escape(c.local))
 		}
-		quiet.warn(circle, Escape(c.local))
+		return !found
+	})
+	if err != nil || found {
+		return found, err
 	}
 	for _, text := range warnings {
 		w.warn("%s", text)

@@ -33,7 +33,7 @@ func walkDir(t *testing.T, dir string, change func(*walker)) (r walkResult) {
 	defer root.Close()
 	w := &walker{
 		root: root,
-		skip: func(string, fileIdentity) bool { return false },
+		skip: func(string, fileIdentity, bool) bool { return false },
 		warn: func(format string, args ...any) { r.warnings = append(r.warnings, fmt.Sprintf(format, args...)) },
 		visit: func(e walked) error {
 			name := string(e.path)
@@ -316,8 +316,8 @@ func TestWalkWarnsOfSpecialFiles(t *testing.T) {
 		}
 		defer root.Close()
 		var warned []string
-		w := &walker{root: root, skip: func(string, fileIdentity) bool { return false }, warn: func(f string, args ...any) { warned = append(warned, fmt.Sprintf(f, args...)) }}
-		if _, _, err := w.children(".", nil); err != nil {
+		w := &walker{root: root, skip: func(string, fileIdentity, bool) bool { return false }, warn: func(f string, args ...any) { warned = append(warned, fmt.Sprintf(f, args...)) }}
+		if _, err := w.children(".", nil, func(walked) bool { return true }); err != nil {
 			t.Fatal(err)
 		}
 		if !slices.Contains(warned, "left out null: it is a device") {
@@ -424,7 +424,7 @@ func TestWalkSkipsTheHome(t *testing.T) {
 	symlink(t, "../home/key", filepath.Join(dir, "z/key"))
 	belongs := ": it belongs to a home of p2pshare"
 	got := walkDir(t, dir, func(w *walker) {
-		w.skip = func(_ string, id fileIdentity) bool { return id.sameFile(home) || id.sameFile(key) }
+		w.skip = func(_ string, id fileIdentity, _ bool) bool { return id.sameFile(home) || id.sameFile(key) }
 	})
 	// z is empty, once the key in it is left out.
 	if want := []string{"a", "z/"}; !cmp.Equal(got.entries, want) {
@@ -447,7 +447,7 @@ func TestWalkStopsAtTheVisitorsError(t *testing.T) {
 	stop := errors.New("enough")
 	calls := 0
 	w := &walker{
-		root: root, skip: func(string, fileIdentity) bool { return false }, warn: t.Errorf,
+		root: root, skip: func(string, fileIdentity, bool) bool { return false }, warn: t.Errorf,
 		visit: func(walked) error { calls++; return stop },
 	}
 	if err := w.walk(); err != stop || calls != 1 {
