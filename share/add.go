@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/p2pshare/p2pshare/node"
+	"github.com/p2pshare/p2pshare/share/content"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -36,7 +37,8 @@ type AddOptions struct {
 
 // Add shares the file or directory at path, in place: it is hashed, and its
 // bytes stay where they are. What was shared from path before is replaced;
-// files that have not changed since are not read again.
+// files that have not changed since are not read again, and where nothing has,
+// only a new manifest is written.
 //
 // It returns ErrNotShareable for special files and for the home, ErrModified
 // for a file that does not stand still, ErrBadName for a name that can't be
@@ -48,7 +50,12 @@ func (l *Library) Add(ctx context.Context, path string, o AddOptions) (Share, er
 		return Share{}, err
 	}
 	a := &adding{library: l, path: path, options: o, progress: newMeter(o.Progress, PhaseHashing)}
+	a.compare = true
 	s, err := a.run(ctx)
+	if errors.Is(err, errChanged) {
+		a = &adding{library: l, path: path, options: o, progress: newMeter(o.Progress, PhaseHashing), warned: a.warned}
+		s, err = a.run(ctx)
+	}
 	if errors.Is(err, errOutboardGone) {
 		// What was known of its files is not known any more: hash them.
 		a = &adding{library: l, path: path, options: o, progress: newMeter(o.Progress, PhaseHashing)}
@@ -75,7 +82,21 @@ type adding struct {
 	key      shareKey
 	previous shareRecord // with key 0 when path was not shared
 	batch    []hashedFile
+
+	// compare: write nothing down, and end with errChanged at the first difference
+	// from previous.
+	compare bool
+	// warned are warnings that an Add that compared has given, and that the one
+	// which follows it does not repeat.
+	warned map[string]bool
 }
+
+// warnedMax is how many warnings are remembered. More are given twice.
+const warnedMax = 1000
+
+// errChanged: path holds something else than what was shared from it before. Add
+// it anew, from the start: until the difference nothing was read or written.
+var errChanged = errors.New("changed since it was added")
 
 func (a *adding) run(ctx context.Context) (Share, error) {
 	name := a.options.Name
@@ -106,9 +127,6 @@ func (a *adding) run(ctx context.Context) (Share, error) {
 	if a.previous, _, err = a.library.catalog.byPath(a.path); err != nil {
 		return Share{}, err
 	}
-	if a.key, err = a.library.catalog.begin(a.path); err != nil {
-		return Share{}, err
-	}
 	s := Share{
 		Name: published, Path: a.path, Kind: KindFile, Files: 1,
 		State: StateShared, Scope: a.options.Scope, Added: time.Now().UTC().Truncate(time.Second),
@@ -116,11 +134,14 @@ func (a *adding) run(ctx context.Context) (Share, error) {
 	}
 	if info.IsDir() {
 		s.Kind, s.Files = KindDir, 0
-		err = a.dir(ctx, &s)
-	} else {
-		a.progress.expect(info.Size())
-		err = a.file(ctx, &s)
 	}
+	if a.compare {
+		return a.again(ctx, s, info)
+	}
+	if a.key, err = a.library.catalog.begin(a.path); err != nil {
+		return Share{}, err
+	}
+	err = a.content(ctx, &s, info)
 	if err == nil {
 		err = a.flush()
 	}
@@ -135,6 +156,59 @@ func (a *adding) run(ctx context.Context) (Share, error) {
 	}
 	if old := a.previous; old.key != 0 && old.Name != "" && old.Name != s.Name {
 		a.warnf("it was shared as %s until now, and no longer is", Escape(string(old.Name)))
+	}
+	a.progress.flush()
+	return s, nil
+}
+
+// content sets what s says of the file or directory at a.path.
+func (a *adding) content(ctx context.Context, s *Share, info fs.FileInfo) error {
+	if s.Kind == KindDir {
+		return a.dir(ctx, s)
+	}
+	a.progress.expect(info.Size())
+	return a.file(ctx, s)
+}
+
+// again publishes what was shared from a.path before, as s, when all of it is
+// there unchanged. Its records stay, and nothing is read but the directories.
+func (a *adding) again(ctx context.Context, s Share, info fs.FileInfo) (Share, error) {
+	l, old := a.library, a.previous
+	if old.key == 0 || old.Kind != s.Kind || old.Name != s.Name {
+		return Share{}, errChanged
+	}
+	// A share that is added becomes the newest of its name.
+	same, err := l.catalog.byName(nameDigest(s.Name), 1)
+	if err != nil {
+		return Share{}, err
+	}
+	if len(same) == 0 || same[0].key != old.key {
+		return Share{}, errChanged
+	}
+	if err := a.content(ctx, &s, info); err != nil {
+		return Share{}, err
+	}
+	// Each file is one of the old ones, by its path: as many are all.
+	if s.ID != old.ID || s.Files != old.Files {
+		return Share{}, errChanged
+	}
+	if err := ctx.Err(); err != nil {
+		return Share{}, err
+	}
+	r := shareRecord{Share: s, Stage: stageLive, key: old.key}
+	publish := func() error {
+		_, err := l.signAndRecord(&r, func() (shareKey, error) { return 0, l.catalog.renew(r) })
+		return err
+	}
+	if s.Scope == old.Scope {
+		// What it is announced by stays.
+		err = publish()
+		l.touch()
+	} else {
+		err = l.replace(old, publish)
+	}
+	if err != nil {
+		return Share{}, err
 	}
 	a.progress.flush()
 	return s, nil
@@ -213,6 +287,19 @@ func (a *adding) file(ctx context.Context, s *Share) error {
 	return a.put(h)
 }
 
+// known returns what the catalog has of the file at path, which identity is of,
+// if that still holds.
+func (a *adding) known(path string, identity fileIdentity) (h hashedFile, ok bool, err error) {
+	if a.previous.key == 0 {
+		return hashedFile{}, false, nil
+	}
+	known, ok, err := a.library.catalog.file(a.previous.key, path)
+	if err != nil || !ok || known.identity != identity || known.modified {
+		return hashedFile{}, false, err
+	}
+	return hashedFile{path: path, record: known}, true, nil
+}
+
 // hashTries is how often a file that changes under our hands is tried.
 const hashTries = 3
 
@@ -236,11 +323,12 @@ func (a *adding) hashOnce(ctx context.Context, path string, parallel bool, open 
 	if a.isOwn(before) {
 		return hashedFile{}, fmt.Errorf("it belongs to the home of p2pshare: %w", ErrNotShareable)
 	}
-	if known, ok, err := a.library.catalog.file(a.previous.key, path); err != nil {
-		return hashedFile{}, err
-	} else if ok && known.identity == before && !known.modified {
+	if h, ok, err := a.known(path, before); ok || err != nil {
 		a.progress.add(before.size)
-		return hashedFile{path: path, record: known}, nil
+		return h, err
+	}
+	if a.compare {
+		return hashedFile{}, errChanged
 	}
 	start := time.Now()
 	id, outboard, err := hashContent(ctx, f, before.size, parallel, func(n int) { a.progress.add(int64(n)) })
@@ -258,6 +346,9 @@ func (a *adding) hashOnce(ctx context.Context, path string, parallel bool, open 
 }
 
 func (a *adding) put(h hashedFile) error {
+	if a.compare {
+		return nil // it is recorded
+	}
 	if a.batch = append(a.batch, h); len(a.batch) < batchMax {
 		return nil
 	}
@@ -315,10 +406,10 @@ func (a *adding) dir(ctx context.Context, s *Share) error {
 	})
 	for range runtime.GOMAXPROCS(0) {
 		g.Go(func() error {
+			files := treeOpener{root: root}
+			defer files.close()
 			for j := range jobs {
-				name := filepath.FromSlash(j.entry.local)
-				f, err := a.hash(working, filepath.Join(a.path, name), j.entry.info.Size() >= parallelFrom,
-					func(flag int) (*os.File, error) { return root.OpenFile(name, flag, 0) })
+				f, err := a.hashEntry(working, &files, j.entry)
 				j.result <- treeResult{f, err}
 			}
 			return nil
@@ -335,6 +426,10 @@ func (a *adding) dir(ctx context.Context, s *Share) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
+	if a.compare {
+		s.ID, err = a.sameListing(ctx, listing)
+		return err
+	}
 	h, err := listing.keep(ctx)
 	if err != nil {
 		return err
@@ -342,6 +437,67 @@ func (a *adding) dir(ctx context.Context, s *Share) error {
 	s.ID = h.record.id
 	// It must be recorded before discard lets go of it.
 	return errors.Join(a.put(h), a.flush())
+}
+
+// sameListing returns the ID of the listing, or errChanged when it is not as it was
+// recorded.
+func (a *adding) sameListing(ctx context.Context, listing *listingFile) (content.ID, error) {
+	id, _, err := listing.name(ctx)
+	if err != nil {
+		return id, err
+	}
+	path := a.library.listingPath(id)
+	now, err := identifyPath(path)
+	if err != nil {
+		return id, errChanged
+	}
+	_, ok, err := a.known(path, now)
+	if err == nil && !ok {
+		err = errChanged
+	}
+	return id, err
+}
+
+// hashEntry names one file of the tree. It is not even opened if the walk saw what
+// the catalog knows.
+func (a *adding) hashEntry(ctx context.Context, files *treeOpener, e walked) (hashedFile, error) {
+	path := filepath.Join(a.path, filepath.FromSlash(e.local))
+	if h, ok, err := a.known(path, sysIdentity(e.info)); ok || err != nil {
+		a.progress.add(e.info.Size())
+		return h, err
+	}
+	return a.hash(ctx, path, e.info.Size() >= parallelFrom, func(flag int) (*os.File, error) { return files.open(e, flag) })
+}
+
+// treeOpener opens the files of a tree, and keeps the directory of the last one
+// open: the next one is in it most of the time.
+type treeOpener struct {
+	root *os.Root
+	in   *os.Root // or nil
+	dir  string   // what in is
+}
+
+func (t *treeOpener) open(e walked, flag int) (*os.File, error) {
+	dir, name := filepath.Split(filepath.FromSlash(e.local))
+	if e.link || dir == "" {
+		return t.root.OpenFile(dir+name, flag, 0) // a link may lead anywhere below root
+	}
+	if t.in == nil || t.dir != dir {
+		t.close()
+		in, err := t.root.OpenRoot(dir)
+		if err != nil {
+			return nil, err
+		}
+		t.in, t.dir = in, dir
+	}
+	return t.in.OpenFile(name, flag, 0)
+}
+
+func (t *treeOpener) close() {
+	if t.in != nil {
+		t.in.Close()
+		t.in = nil
+	}
 }
 
 func (a *adding) walkTree(ctx context.Context, root *os.Root, jobs, ordered chan<- treeJob) error {
@@ -394,6 +550,9 @@ func (a *adding) list(ctx context.Context, s *Share, listing *listingFile, j tre
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if errors.Is(r.err, errChanged) {
+			return r.err
+		}
 		a.warnf("left out %s: %s", Escape(j.entry.local), Escape(r.err.Error()))
 		return nil
 	}
@@ -416,5 +575,17 @@ func (a *adding) warnf(format string, args ...any) {
 	if a.options.Warn == nil {
 		return
 	}
-	a.progress.exclusive(func() { a.options.Warn(fmt.Sprintf(format, args...)) })
+	line := fmt.Sprintf(format, args...)
+	a.progress.exclusive(func() {
+		if a.warned[line] {
+			return
+		}
+		if a.compare && len(a.warned) < warnedMax {
+			if a.warned == nil {
+				a.warned = map[string]bool{}
+			}
+			a.warned[line] = true
+		}
+		a.options.Warn(line)
+	})
 }

@@ -388,6 +388,21 @@ func (c *catalog) update(r shareRecord) error {
 	})
 }
 
+// renew is update of a share that is added again as it was. It returns errChanged
+// when it is not shared any more.
+func (c *catalog) renew(r shareRecord) error {
+	return c.db.Update(func(tx *bbolt.Tx) error {
+		now, ok, err := getShare(tx, r.key.bytes())
+		if err != nil {
+			return err
+		}
+		if !ok || now.Stage != stageLive {
+			return errChanged
+		}
+		return errors.Join(unlistShare(tx, now), putShare(tx, r), listShare(tx, r))
+	})
+}
+
 func unindexShare(tx *bbolt.Tx, r shareRecord) error {
 	name := nameDigest(r.Name)
 	err := errors.Join(

@@ -51,13 +51,18 @@ func (f *listingFile) write(e Entry) error {
 	return err
 }
 
+// name returns the ID of what was written.
+func (f *listingFile) name(ctx context.Context) (content.ID, *content.Outboard, error) {
+	if err := f.out.Flush(); err != nil {
+		return content.ID{}, nil, err
+	}
+	return hashContent(ctx, f.file, f.size, true, func(int) {})
+}
+
 // keep names the listing, syncs it and moves it to its place. Until discard it
 // stays there, recorded or not.
 func (f *listingFile) keep(ctx context.Context) (hashedFile, error) {
-	if err := f.out.Flush(); err != nil {
-		return hashedFile{}, err
-	}
-	id, outboard, err := hashContent(ctx, f.file, f.size, true, func(int) {})
+	id, outboard, err := f.name(ctx)
 	if err != nil {
 		return hashedFile{}, err
 	}
