@@ -2,6 +2,8 @@ package share
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -78,4 +80,70 @@ func BenchmarkGet(b *testing.B) {
 			os.Remove(target)
 		}
 	})
+}
+
+// BenchmarkAdd hashes and records, in a home on disk: one file of 256 MiB, 1,000
+// files of 1 to 64 KiB, and both again when nothing has changed.
+func BenchmarkAdd(b *testing.B) {
+	dir := b.TempDir()
+	big := filepath.Join(dir, "film.mkv")
+	small := filepath.Join(dir, "small")
+	if err := os.WriteFile(big, randomBytes(256<<20, "film"), 0o644); err != nil {
+		b.Fatal(err)
+	}
+	data := randomBytes(64<<10, "small")
+	total := 0
+	for i := range 1000 {
+		path := filepath.Join(small, fmt.Sprintf("%02d", i/100), fmt.Sprintf("%03d", i))
+		n := 1<<10 + i*63 // each another content
+		total += n
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, data[:n], 0o644)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	open := func(b *testing.B) *Library {
+		n, err := node.New(b.Context(), node.Config{Dir: b.TempDir(), Offline: true, NoMulticast: true})
+		if err != nil {
+			b.Fatal(err)
+		}
+		lib, err := Open(n, Config{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() {
+			lib.Close()
+			n.Close()
+		})
+		return lib
+	}
+	for _, c := range []struct {
+		name, path string
+		size       int
+	}{{"file", big, 256 << 20}, {"files", small, total}} {
+		b.Run(c.name, func(b *testing.B) {
+			lib := open(b)
+			b.SetBytes(int64(c.size))
+			for b.Loop() {
+				if _, err := lib.Add(b.Context(), c.path, AddOptions{}); err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				if _, err := lib.Remove(b.Context(), c.path); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+			}
+		})
+		b.Run(c.name+"/again", func(b *testing.B) {
+			lib := open(b)
+			if _, err := lib.Add(b.Context(), c.path, AddOptions{}); err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				if _, err := lib.Add(b.Context(), c.path, AddOptions{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
