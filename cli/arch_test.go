@@ -26,8 +26,9 @@ node/nodetest          <- node
 
 share/content/internal/wide <-
 share/content          <- share/content/internal/wide
+share/internal/limit   <-
 share/internal/swarm   <- share/content
-share                  <- share/content share/internal/swarm node
+share                  <- share/content share/internal/limit share/internal/swarm node
 
 coord/internal/pinset  <- share/content
 coord/internal/raftlog <-
@@ -57,7 +58,7 @@ var houses = []struct{ imported, only string }{
 
 // pure packages decide and do not act: they have no goroutine, clock, file,
 // socket, lock or logger.
-var pure = []string{"share/content", "share/internal/swarm", "coord/internal/pinset"}
+var pure = []string{"share/content", "share/internal/limit", "share/internal/swarm", "coord/internal/pinset"}
 
 // impure is what a pure package may not import, and impureCalls what it may not
 // use of a package it may import: time for durations and points, not the clock.

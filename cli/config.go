@@ -50,6 +50,8 @@ var settingTable = []setting{
 	{"no_lan", boolSetting, "no multicast in or out"},
 	{"lan_port", textSetting, "UDP `PORT` of the local network's groups (default 42042, and its neighbors' too)"},
 	{"no_dht", boolSetting, "no DHT"},
+	{"max_up", textSetting, "send at most `RATE` bytes of files a second, as 10M, 512K or 1.5MB (default: no limit)"},
+	{"max_down", textSetting, "receive at most `RATE` bytes of files a second (default: no limit)"},
 	{"alias", textSetting, "`NAME` of this peer for people on the local network"},
 	{"timeout", textSetting, ""},
 }
@@ -94,6 +96,8 @@ type settings struct {
 	noLAN     bool
 	lanPort   int // 0: the default
 	noDHT     bool
+	maxUp     int64 // bytes a second; 0: no limit
+	maxDown   int64
 	alias     string
 	timeout   time.Duration // 0: none
 }
@@ -271,6 +275,12 @@ func (s *settings) check() error {
 		return err
 	}
 	if s.lanPort, err = s.parsePort("lan_port"); err != nil {
+		return err
+	}
+	if s.maxUp, err = s.parseRate("max_up"); err != nil {
+		return err
+	}
+	if s.maxDown, err = s.parseRate("max_down"); err != nil {
 		return err
 	}
 	if s.alias = s.values["alias"].text(); s.alias == "" {

@@ -50,7 +50,7 @@ func (a *app) openPeer(ctx context.Context, s *settings, need need) (_ *ownPeer,
 	if err != nil {
 		return nil, err
 	}
-	if p.library, err = share.Open(p.node, share.Config{Log: log}); err != nil {
+	if p.library, err = share.Open(p.node, share.Config{UpMax: s.maxUp, DownMax: s.maxDown, Log: log}); err != nil {
 		return nil, err
 	}
 	if !offline {

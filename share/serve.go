@@ -157,6 +157,7 @@ func (l *Library) serveData(ctx context.Context, s network.Stream) error {
 	if node.ViaStream(s) == node.ViaRelay {
 		return node.ErrRelayOnly
 	}
+	s = l.up.paceUp(ctx, s)
 	d := &dataServer{
 		library: l, stream: s, allow: askerAt(s).allows,
 		out:   bufio.NewWriterSize(s, serveBuffer),

@@ -197,6 +197,11 @@ type Config struct {
 	// SearchMax bounds one search for a name. 0: 5 s; see find.go for why.
 	SearchMax time.Duration
 
+	// UpMax and DownMax limit what of contents goes to other peers and comes from
+	// them, in bytes a second, shared fairly among them. 0: no limit. See
+	// Library.SetLimits.
+	UpMax, DownMax int64
+
 	// Log receives what an operator would want to know. Nil: silent.
 	Log *slog.Logger
 }
@@ -212,6 +217,8 @@ type Library struct {
 	catalog  *catalog
 	home     fileIdentity  // of the node's home, which is never shared
 	announce chan shareKey // shares whose announcement was put off; capacity 64
+
+	up, down limiter // of content bytes
 
 	index        IndexFunc // may be nil
 	indexed      func() bool
@@ -258,12 +265,21 @@ func Open(n *node.Node, cfg Config) (*Library, error) {
 	if l.catalog, err = openCatalog(filepath.Join(l.dir, "catalog.db")); err != nil {
 		return nil, err
 	}
+	l.SetLimits(cfg.UpMax, cfg.DownMax)
 	l.announce = make(chan shareKey, 64)
 	l.lister = newLister()
 	if n.Role() != node.RoleVisitor {
 		l.serve()
 	}
 	return l, nil
+}
+
+// SetLimits limits what of contents goes to other peers and comes from them, in
+// bytes a second; 0: no limit. It counts the bytes of data streams, and not what
+// encryption and the network add. Transfers under way follow it at once.
+func (l *Library) SetLimits(up, down int64) {
+	l.up.setRate(up)
+	l.down.setRate(down)
 }
 
 // Run keeps what is shared announced until ctx ends, and returns nil then.

@@ -81,7 +81,7 @@ func (l *Library) openRemote(ctx context.Context, p peer.ID) (*remote, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newRemote(p, s), nil
+	return newRemote(p, l.down.paceDown(s)), nil
 }
 
 func newRemote(p peer.ID, s network.Stream) *remote {
