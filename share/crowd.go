@@ -322,6 +322,7 @@ func (c *crowd) gave(s source, bytes int64) {
 		c.stats[s.peer()] = st
 	}
 	st.Bytes += bytes
+	c.meter.gave(st.Peer, st.Via, bytes)
 }
 
 // report lists what each source gave, most first, and the peers and mirrors

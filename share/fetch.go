@@ -72,7 +72,7 @@ func (f *fetch) run(ctx context.Context) (int64, error) {
 	f.meter.begin(PhaseFetching, f.size)
 	for i := int64(0); i < have.Len(); i++ {
 		if have.Has(i) {
-			f.meter.add(int64(content.GroupLen(f.size, i)))
+			f.meter.held(int64(content.GroupLen(f.size, i)))
 		}
 	}
 	f.download = swarm.New(have, swarm.Config{Window: f.window})

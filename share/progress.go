@@ -3,6 +3,9 @@ package share
 import (
 	"sync"
 	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/node"
 )
 
 const (
@@ -16,19 +19,15 @@ const (
 // meter counts what a long operation has done, and reports it. Its methods may
 // be called from several goroutines; reports come one at a time, in order.
 type meter struct {
-	mu      sync.Mutex // guards all below, and is held during a report: that is what keeps them in order
-	report  func(Progress)
-	whole   *meter // of the directory whose file this meter counts, or nil
-	now     Progress
-	last    time.Time       // of the last report
-	samples []sample        // within rateWindow, oldest first
-	notes   func(string)    // gets what noteOnce is told; may be nil
-	noted   map[string]bool // what it got
-}
-
-type sample struct {
-	at   time.Time
-	done int64
+	mu     sync.Mutex // guards all below, and is held during a report: that is what keeps them in order
+	report func(Progress)
+	whole  *meter // of the directory whose file this meter counts, or nil
+	now    Progress
+	last   time.Time       // of the last report
+	lately window          // of now.Done
+	given  given           // what each source gave
+	notes  func(string)    // gets what noteOnce is told; may be nil
+	noted  map[string]bool // what it got
 }
 
 // newMeter reports to report, which may be nil.
@@ -46,7 +45,7 @@ func (m *meter) part() *meter { return &meter{whole: m} }
 func (m *meter) begin(p Phase, total int64) {
 	m.update(func() bool {
 		m.now = Progress{Phase: p, Total: total, Sources: m.now.Sources}
-		m.samples = m.samples[:0]
+		m.lately = nil
 		return true
 	})
 }
@@ -74,6 +73,23 @@ func (m *meter) add(bytes int64) {
 	if m.whole != nil && fetched {
 		m.whole.add(bytes)
 	}
+}
+
+// held counts bytes that were here before: as done, but not as moved.
+func (m *meter) held(bytes int64) {
+	m.update(func() bool {
+		m.now.Done += bytes
+		m.lately.shift(bytes)
+		return false
+	})
+	if m.whole != nil {
+		m.whole.held(bytes)
+	}
+}
+
+// gave counts what a source gave, beside add.
+func (m *meter) gave(p peer.ID, via node.Via, bytes int64) {
+	m.exclusive(func() { m.given.add(p, via, bytes) })
 }
 
 func (m *meter) sources(n int) {
@@ -132,16 +148,9 @@ func (m *meter) update(change func() (urgent bool)) {
 
 func (m *meter) measure(at time.Time) {
 	m.now.Total = max(m.now.Total, m.now.Done)
-	m.samples = append(m.samples, sample{at, m.now.Done})
-	for len(m.samples) > 2 && at.Sub(m.samples[0].at) > rateWindow {
-		m.samples = m.samples[1:]
-	}
-	m.now.Rate, m.now.ETA = 0, 0
-	first := m.samples[0]
-	if took := at.Sub(first.at); took > 0 {
-		m.now.Rate = int64(float64(m.now.Done-first.done) / took.Seconds())
-	}
+	m.now.Rate, m.now.ETA = m.lately.rate(at, m.now.Done), 0
 	if m.now.Rate > 0 {
 		m.now.ETA = time.Duration(float64(m.now.Total-m.now.Done) / float64(m.now.Rate) * float64(time.Second))
 	}
+	m.now.Peers = m.given.measure(at)
 }

@@ -6,6 +6,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/node"
 )
 
 // reports collects what a meter says, with the time.
@@ -167,4 +170,55 @@ func TestMeterWithoutReport(t *testing.T) {
 	if m.now.Done != 5 || !ran {
 		t.Errorf("a silent meter counts %d, exclusive ran: %v", m.now.Done, ran)
 	}
+}
+
+func TestMeterRateLeavesOutWhatWasHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r reports
+		whole := newMeter(r.add, PhaseFetching)
+		whole.expect(1_000_000)
+		part := whole.part()
+		part.begin(PhaseFetching, 900_000)
+		part.held(500_000) // found in a partial file
+		for range 10 {
+			time.Sleep(100 * time.Millisecond)
+			part.add(100)
+		}
+		whole.held(100)
+		whole.flush()
+		if p := r.last(); p.Done != 501_100 || p.Rate < 950 || p.Rate > 1050 {
+			t.Errorf("%d done at %d a second, want 501,100 at 1,000", p.Done, p.Rate)
+		}
+	})
+}
+
+func TestMeterTellsWhatEachSourceGives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r reports
+		m := newMeter(r.add, PhaseFetching)
+		m.expect(1 << 30)
+		give := func(p peer.ID, n int64) {
+			m.gave(p, node.ViaDirect, n)
+			m.add(n)
+		}
+		for range 50 {
+			time.Sleep(100 * time.Millisecond)
+			give("a", 100)
+			give("b", 300)
+		}
+		for range 40 { // a gives no more
+			time.Sleep(100 * time.Millisecond)
+			give("b", 100)
+		}
+		got := r.last().Peers
+		if len(got) != 2 || got[0].Peer != "b" || got[1].Peer != "a" {
+			t.Fatalf("sources are %+v, want b and a", got)
+		}
+		if b := got[0]; b.Bytes != 19_000 || b.Rate < 950 || b.Rate > 1050 || b.Via != node.ViaDirect {
+			t.Errorf("b = %+v, want 19,000 bytes at 1,000 a second", b)
+		}
+		if a := got[1]; a.Bytes != 5000 || a.Rate != 0 {
+			t.Errorf("a = %+v, want 5,000 bytes and no rate, 4 s after its last byte", a)
+		}
+	})
 }

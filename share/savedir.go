@@ -372,7 +372,7 @@ func (t *tree) fill(ctx context.Context, root *os.Root) error {
 			return t.inTree(err)
 		}
 		if s.already {
-			t.getting.meter.add(s.size)
+			t.getting.meter.held(s.size)
 		}
 		t.getting.meter.file(string(e.Path))
 		return t.saved(s, local)

@@ -173,8 +173,10 @@ type Progress struct {
 	Rate    int64         `json:"rate"`    // bytes a second, lately; 0 when not moving bytes
 	ETA     time.Duration `json:"-"`       // 0 when not known
 	Sources int           `json:"sources"` // peers that take part, or providers found
-	Files   int64         `json:"files"`   // of a directory: files done
-	Name    string        `json:"name"`    // the file at hand, as on disk or in the listing: escape it before showing
+	// Peers are what the sources gave, most bytes first, peers and this machine.
+	Peers []SourceProgress `json:"peers"`
+	Files int64            `json:"files"` // of a directory: files done
+	Name  string           `json:"name"`  // the file at hand, as on disk or in the listing: escape it before showing
 }
 
 // SourceStat is what one source gave to a Get.

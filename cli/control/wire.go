@@ -95,14 +95,15 @@ type Event interface{ event() string }
 
 // Progress tells how far a long operation is.
 type Progress struct {
-	Phase   share.Phase `json:"phase"`
-	Done    int64       `json:"done"`  // bytes; while searching: peers asked
-	Total   int64       `json:"total"` // bytes; 0 when not known
-	Rate    int64       `json:"rate"`  // bytes a second
-	ETA     float64     `json:"eta_s"` // seconds; 0 when not known
-	Sources int         `json:"sources"`
-	Files   int64       `json:"files,omitempty"` // of a directory: files done
-	Name    string      `json:"name,omitempty"`  // the file at hand: escape before showing
+	Phase   share.Phase            `json:"phase"`
+	Done    int64                  `json:"done"`  // bytes; while searching: peers asked
+	Total   int64                  `json:"total"` // bytes; 0 when not known
+	Rate    int64                  `json:"rate"`  // bytes a second
+	ETA     float64                `json:"eta_s"` // seconds; 0 when not known
+	Sources int                    `json:"sources"`
+	Peers   []share.SourceProgress `json:"peers,omitempty"` // what each gave, most bytes first
+	Files   int64                  `json:"files,omitempty"` // of a directory: files done
+	Name    string                 `json:"name,omitempty"`  // the file at hand: escape before showing
 }
 
 // Note is a line a person should see; it is escaped already.
@@ -307,7 +308,7 @@ func (s *Service) UnmarshalText(text []byte) error {
 
 func newProgress(p share.Progress) *Progress {
 	return &Progress{Phase: p.Phase, Done: p.Done, Total: p.Total, Rate: p.Rate,
-		ETA: seconds(p.ETA), Sources: p.Sources, Files: p.Files, Name: p.Name}
+		ETA: seconds(p.ETA), Sources: p.Sources, Peers: p.Peers, Files: p.Files, Name: p.Name}
 }
 
 func newDone(g share.Got) *Done {
