@@ -35,6 +35,9 @@ type GetOptions struct {
 	From peer.ID
 	// Path takes one file or subdirectory of the directory asked for.
 	Path Path
+	// Include takes only what one of these patterns matches of a directory, which is
+	// then not shared on; see CheckIncludes. Empty: all.
+	Include []string
 	// Peers are asked first. One without an ID is learnt; see node.Node.Learn.
 	Peers []peer.AddrInfo
 	// Mirrors are URLs of the raw file, at most MirrorsMax, which are asked
@@ -50,6 +53,8 @@ type GetOptions struct {
 	NoServe bool
 	// Progress, if set, is called from one goroutine at a time.
 	Progress func(Progress)
+	// Resolved, if set, is called once it is known which content is meant.
+	Resolved func(Name, content.ID)
 	// Note, if set, gets lines a person should see, safe for a terminal.
 	Note func(string)
 }
@@ -153,10 +158,16 @@ func (g *getting) run(ctx context.Context) (Got, error) {
 			return Got{}, err
 		}
 	}
+	if g.options.Resolved != nil {
+		g.options.Resolved(c.Name, c.ID)
+	}
 	guessed := g.what.Kind == "" && g.what.Name == "" // only strangers say what it is
 	if c.Kind != KindDir {
 		if g.options.Path != "" {
 			return Got{}, fmt.Errorf("%s is a file, and has no %q in it: %w", Escape(g.what.String()), Escape(string(g.options.Path)), ErrNotFound)
+		}
+		if len(g.options.Include) > 0 {
+			return Got{}, fmt.Errorf("%s is a file, and patterns choose in a directory: %w", Escape(g.what.String()), ErrNotFound)
 		}
 		return g.file(ctx, c)
 	}
@@ -481,7 +492,7 @@ func openDevice(target string) (*os.File, error) {
 
 // serves says whether what is got is shared on from here.
 func (g *getting) serves() bool {
-	return g.library.node.Role() == node.RolePeer && !g.options.NoServe && g.options.Path == ""
+	return g.library.node.Role() == node.RolePeer && !g.options.NoServe && g.options.Path == "" && len(g.options.Include) == 0
 }
 
 // keep enters what was got into the library, with the publisher's manifest,

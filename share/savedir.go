@@ -109,6 +109,7 @@ type tree struct {
 	getting *getting
 	listing *listingFile
 	sub     Path // the part that is wanted; empty: all
+	include includes
 
 	base, target string
 	parent       *os.Root
@@ -125,8 +126,12 @@ type tree struct {
 // survey reads the whole listing before anything is written: it adds up, and
 // finds what options.Path means, which may be a single file.
 func (g *getting) survey(listing *listingFile) (t *tree, single *Entry, err error) {
-	t = &tree{getting: g, listing: listing, sub: g.options.Path}
-	found := t.sub == ""
+	include, err := parseIncludes(g.options.Include)
+	if err != nil {
+		return nil, nil, err
+	}
+	t = &tree{getting: g, listing: listing, sub: g.options.Path, include: include}
+	found := t.sub == "" && len(include) == 0
 	for e, err := range listing.entries() {
 		if err != nil {
 			return nil, nil, err
@@ -134,7 +139,7 @@ func (g *getting) survey(listing *listingFile) (t *tree, single *Entry, err erro
 		if e.Path == t.sub && e.Kind == KindFile {
 			return nil, &e, nil
 		}
-		if _, ok := t.within(e.Path); !ok {
+		if _, ok := t.within(e); !ok {
 			continue
 		}
 		found = true
@@ -146,36 +151,42 @@ func (g *getting) survey(listing *listingFile) (t *tree, single *Entry, err erro
 			return nil, nil, fmt.Errorf("%w: its files add up to an impossible size", ErrBadListing)
 		}
 	}
+	if !found && len(include) > 0 {
+		return nil, nil, fmt.Errorf("no pattern matches anything in it: %w", ErrNotFound)
+	}
 	if !found {
 		return nil, nil, fmt.Errorf("%q is not in it: %w", Escape(string(t.sub)), ErrNotFound)
 	}
 	return t, nil, nil
 }
 
-// within strips the wanted part's path, and reports whether p lies in it.
-func (t *tree) within(p Path) (Path, bool) {
-	if t.sub == "" {
-		return p, true
+// within strips the wanted part's path, and reports whether e lies in it and is
+// wanted.
+func (t *tree) within(e Entry) (Path, bool) {
+	rest, ok := e.Path, true
+	if e.Path == t.sub {
+		rest = "." // an empty directory asked for by itself
+	} else if t.sub != "" {
+		var below string
+		below, ok = strings.CutPrefix(string(e.Path), string(t.sub)+"/")
+		rest = Path(below)
 	}
-	if p == t.sub {
-		return ".", true // an empty directory asked for by itself
-	}
-	rest, ok := strings.CutPrefix(string(p), string(t.sub)+"/")
-	return Path(rest), ok
+	return rest, ok && t.include.match(rest, e.Kind == KindDir)
 }
 
 func (t *tree) run(ctx context.Context) error {
 	info, err := t.parent.Lstat(t.base)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist) && len(t.include) == 0:
 		return t.build(ctx)
+	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		return err
 	case !info.IsDir():
 		return fmt.Errorf("%s is no directory: %w", Escape(t.target), ErrExists)
 	}
 	t.inPlace = true
-	root, err := t.parent.OpenRoot(t.base)
+	root, err := t.openInPlace()
 	if err != nil {
 		return err
 	}
@@ -267,7 +278,7 @@ func (t *tree) wanted(fn func(e Entry, local string) error) error {
 		if err != nil {
 			return err
 		}
-		rel, ok := t.within(e.Path)
+		rel, ok := t.within(e)
 		if !ok {
 			continue
 		}
