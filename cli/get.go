@@ -19,6 +19,7 @@ type getFlags struct {
 	force      bool
 	from       string
 	path       string
+	include    []string
 	strict     bool
 	any        bool
 	noServe    bool
@@ -57,6 +58,7 @@ kept, and the same command goes on from it.`,
 	flags.BoolVar(&f.force, "force", false, "replace a different file")
 	flags.StringVar(&f.from, "from", "", "take only what this `PEER` ID published")
 	flags.StringVar(&f.path, "path", "", "get this `PATH` inside the directory")
+	flags.StringArrayVar(&f.include, "include", nil, "get what this `GLOB` matches inside the directory, and no more (repeatable)")
 	flags.BoolVar(&f.strict, "strict", false, "refuse a name that only strangers vouch for")
 	flags.BoolVar(&f.any, "any", false, "do not ask groups what a name means")
 	flags.StringArrayVar(&f.mirrors, "mirror", nil, "fetch from this `URL` of the raw file, too (repeatable)")
@@ -93,10 +95,13 @@ func (a *app) runGet(cmd *cobra.Command, what string, f getFlags) error {
 
 // request checks the flags and makes the request.
 func (f *getFlags) request(cmd *cobra.Command, what string) (control.GetRequest, error) {
-	req := control.GetRequest{What: what, Literal: f.literal, Force: f.force, Path: f.path,
+	req := control.GetRequest{What: what, Literal: f.literal, Force: f.force, Path: f.path, Include: f.include,
 		Strict: f.strict, Any: f.any, NoServe: f.noServe, Mirrors: f.mirrors, AnyMirrors: f.anyMirrors}
 	if _, err := control.ParseWhat(what, f.literal); err != nil {
 		return req, err
+	}
+	if err := share.CheckIncludes(f.include); err != nil {
+		return req, usageOf(cmd, "--%s", err)
 	}
 	if f.path != "" {
 		if _, err := share.ParsePath(f.path); err != nil {
@@ -185,7 +190,7 @@ func (a *app) getDetached(ctx context.Context, s *settings, req control.GetReque
 		a.emit(accepted)
 		return nil
 	}
-	a.say("begun  %s in the background", share.Escape(accepted.What))
+	a.say("begun  %s in the background, as transfer %s", share.Escape(accepted.What), accepted.ID)
 	return nil
 }
 

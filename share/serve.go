@@ -157,6 +157,8 @@ func (l *Library) serveData(ctx context.Context, s network.Stream) error {
 	if node.ViaStream(s) == node.ViaRelay {
 		return node.ErrRelayOnly
 	}
+	l.uploads.enter(s.Conn().RemotePeer(), node.ViaStream(s))
+	defer l.uploads.leave(s.Conn().RemotePeer())
 	s = l.up.paceUp(ctx, s)
 	d := &dataServer{
 		library: l, stream: s, allow: askerAt(s).allows,
@@ -429,6 +431,9 @@ func (d *dataServer) refuse(tag uint32, r refusal) error {
 func (d *dataServer) frame(kind frameType, tag uint32, head, body []byte) error {
 	if kind != frameData {
 		d.leave(tag) // before the peer can see it, and use the tag again
+	}
+	if kind != frameError {
+		d.library.uploads.sent(d.stream.Conn().RemotePeer(), d.id, len(body))
 	}
 	if err := d.stream.SetWriteDeadline(time.Now().Add(writeStall)); err != nil {
 		return err

@@ -221,6 +221,7 @@ type Library struct {
 	announce chan shareKey // shares whose announcement was put off; capacity 64
 
 	up, down limiter // of content bytes
+	uploads  uploads
 
 	index        IndexFunc // may be nil
 	indexed      func() bool

@@ -84,6 +84,16 @@ func (c *Client) GetDetached(ctx context.Context, req GetRequest) (*Accepted, er
 	return runStream[*Accepted](ctx, c, http.MethodPost, pathTransfers, req, func(Event) {}, nil)
 }
 
+// Transfers lists what is moving, in both directions.
+func (c *Client) Transfers(ctx context.Context) iter.Seq2[Transfer, error] {
+	return list[Transfer](ctx, c, pathTransfers)
+}
+
+// ChangeTransfer does one op on a transfer: pause, resume or cancel.
+func (c *Client) ChangeTransfer(ctx context.Context, op string, req TransferRequest) (*TransferChanged, error) {
+	return runStream[*TransferChanged](ctx, c, http.MethodPost, pathTransfers+"/"+op, req, func(Event) {}, nil)
+}
+
 // Remove stops sharing what req means. on is called for each *Removed.
 func (c *Client) Remove(ctx context.Context, req RemoveRequest, on func(Event)) error {
 	body, err := c.do(ctx, http.MethodDelete, pathShares, req)

@@ -6,21 +6,22 @@ import (
 	"fmt"
 )
 
-func (*Progress) event() string  { return "progress" }
-func (*Note) event() string      { return "note" }
-func (*Warning) event() string   { return "warning" }
-func (*Added) event() string     { return "added" }
-func (*Removed) event() string   { return "removed" }
-func (*Data) event() string      { return "data" }
-func (*Done) event() string      { return "done" }
-func (*Accepted) event() string  { return "accepted" }
-func (*Ready) event() string     { return "ready" }
-func (*Neighbor) event() string  { return "neighbor" }
-func (*GroupDone) event() string { return "group" }
-func (*PlanDone) event() string  { return "plan" }
-func (*Pinned) event() string    { return "pinned" }
-func (*Unpinned) event() string  { return "unpinned" }
-func (*Error) event() string     { return "error" }
+func (*Progress) event() string        { return "progress" }
+func (*Note) event() string            { return "note" }
+func (*Warning) event() string         { return "warning" }
+func (*Added) event() string           { return "added" }
+func (*Removed) event() string         { return "removed" }
+func (*Data) event() string            { return "data" }
+func (*Done) event() string            { return "done" }
+func (*Accepted) event() string        { return "accepted" }
+func (*TransferChanged) event() string { return "transfer" }
+func (*Ready) event() string           { return "ready" }
+func (*Neighbor) event() string        { return "neighbor" }
+func (*GroupDone) event() string       { return "group" }
+func (*PlanDone) event() string        { return "plan" }
+func (*Pinned) event() string          { return "pinned" }
+func (*Unpinned) event() string        { return "unpinned" }
+func (*Error) event() string           { return "error" }
 
 // newEvent returns an empty event of a kind, nil for one that is not known.
 func newEvent(kind string) Event {
@@ -41,6 +42,8 @@ func newEvent(kind string) Event {
 		return new(Done)
 	case "accepted":
 		return new(Accepted)
+	case "transfer":
+		return new(TransferChanged)
 	case "ready":
 		return new(Ready)
 	case "neighbor":

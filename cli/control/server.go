@@ -10,6 +10,8 @@
 //	GET    /api/v1/shares                    → lines: Listed
 //	DELETE /api/v1/shares     RemoveRequest  → lines: removed | error
 //	POST   /api/v1/transfers  GetRequest     → lines: progress, note, data, done | accepted | error
+//	GET    /api/v1/transfers                 → lines: Transfer
+//	POST   /api/v1/transfers/OP TransferRequest → transfer | error
 //	GET    /api/v1/entries    what, literal, peer → lines: Listed
 //	GET    /api/v1/peers      wait           → lines: Conn
 //	GET    /api/v1/neighbors  watch, probe   → lines: Neighbor
@@ -44,6 +46,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -78,18 +81,19 @@ type Config struct {
 
 // Server serves the control API of one home.
 type Server struct {
-	cfg        Config
-	log        *slog.Logger
-	started    time.Time
-	unix       net.Listener
-	tcp        net.Listener // nil without Config.TCP
-	token      string
-	background chan struct{} // one element for each detached transfer under way
+	cfg       Config
+	log       *slog.Logger
+	started   time.Time
+	unix      net.Listener
+	tcp       net.Listener // nil without Config.TCP
+	token     string
+	transfers transfers
+	recording sync.Mutex // one writer of transfersName at a time
 }
 
 // Listen opens the listeners; connections wait until Run.
 func Listen(cfg Config) (_ *Server, err error) {
-	s := &Server{cfg: cfg, log: cfg.Log, started: time.Now(), background: make(chan struct{}, backgroundMax)}
+	s := &Server{cfg: cfg, log: cfg.Log, started: time.Now()}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -125,6 +129,7 @@ func (s *Server) URL() string {
 // for them, and returns nil. Call it once.
 func (s *Server) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	s.goOn(ctx, g)
 	api := s.routes(ctx, g)
 	serve(ctx, g, s.unix, &guard{next: api})
 	if s.tcp != nil {
@@ -180,6 +185,8 @@ func (s *Server) routes(ctx context.Context, g *errgroup.Group) http.Handler {
 	mux.HandleFunc("GET "+pathShares, s.listShares)
 	mux.HandleFunc("DELETE "+pathShares, s.removeShare)
 	mux.HandleFunc("POST "+pathTransfers, func(w http.ResponseWriter, r *http.Request) { s.addTransfer(ctx, g, w, r) })
+	mux.HandleFunc("GET "+pathTransfers, s.listTransfers)
+	mux.HandleFunc("POST "+pathTransfers+"/{op}", s.changeTransfer)
 	mux.HandleFunc("GET "+pathEntries, s.listEntries)
 	mux.HandleFunc("GET "+pathPeers, s.listPeers)
 	mux.HandleFunc("GET "+pathNeighbors, s.listNeighbors)

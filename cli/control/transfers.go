@@ -21,8 +21,9 @@ func (s *Server) addTransfer(ctx context.Context, g *errgroup.Group, w http.Resp
 		writeError(w, ErrorOf(err))
 		return
 	}
+	t := &transfer{req: req, what: what}
 	if req.Detached {
-		s.detach(ctx, g, w, req, what, options)
+		s.detach(ctx, g, w, t, options)
 		return
 	}
 	contentType := contentTypeLines
@@ -34,7 +35,14 @@ func (s *Server) addTransfer(ctx context.Context, g *errgroup.Group, w http.Resp
 		options.Output = out
 	}
 	options.Progress, options.Note = out.progress, out.note
-	got, err := s.cfg.Library.Get(r.Context(), what, options)
+	if err := s.transfers.add(t); err != nil {
+		out.fail(ErrorOf(err))
+		return
+	}
+	defer s.transfers.drop(t)
+	got, err := s.transfers.run(r.Context(), t, func(ctx context.Context) (share.Got, error) {
+		return s.cfg.Library.Get(ctx, what, s.transfers.watch(t, options))
+	})
 	if err != nil {
 		out.fail(s.explain(err))
 		return
@@ -53,8 +61,11 @@ func (s *Server) parseGet(req GetRequest) (what share.What, o share.GetOptions, 
 	if !req.Stream && !filepath.IsAbs(req.Target) && !filepath.IsAbs(req.Dir) {
 		return what, o, Errorf(CodeUsage, "an absolute dir or target is needed")
 	}
+	if err := share.CheckIncludes(req.Include); err != nil {
+		return what, o, Errorf(CodeUsage, "%s", OneLine(err.Error()))
+	}
 	o = share.GetOptions{Dir: req.Dir, Target: req.Target, Force: req.Force, From: req.From,
-		Strict: req.Strict, Any: req.Any, NoServe: req.NoServe,
+		Include: req.Include, Strict: req.Strict, Any: req.Any, NoServe: req.NoServe,
 		Mirrors: req.Mirrors, AnyMirrors: req.AnyMirrors}
 	if o.Peers, err = share.ParsePeers(req.Peers); err != nil {
 		return what, o, err
@@ -66,31 +77,77 @@ func (s *Server) parseGet(req GetRequest) (what share.What, o share.GetOptions, 
 	return what, o, err
 }
 
-func (s *Server) detach(ctx context.Context, g *errgroup.Group, w http.ResponseWriter, req GetRequest, what share.What, o share.GetOptions) {
-	select {
-	case s.background <- struct{}{}:
-	default:
-		writeError(w, Errorf(CodeRefused, "%d transfers run in the background already", backgroundMax).
-			WithHint("wait for one of them to end"))
+// detach begins a transfer in the background, and tells under which ID.
+func (s *Server) detach(ctx context.Context, g *errgroup.Group, w http.ResponseWriter, t *transfer, o share.GetOptions) {
+	if err := s.transfers.add(t); err != nil {
+		writeError(w, ErrorOf(err))
 		return
 	}
-	g.Go(func() error {
-		defer func() { <-s.background }()
-		got, err := s.cfg.Library.Get(ctx, what, o)
-		if err != nil {
-			s.log.Warn("background get ended", "what", share.Escape(req.What), "err", OneLine(err.Error()))
-			return nil
-		}
-		s.log.Info("background get done", "id", got.ID, "bytes", got.BytesFetched, "took", got.Took)
-		return nil
-	})
-	line, err := EncodeEvent(&Accepted{What: req.What})
+	s.record()
+	g.Go(func() error { return s.background(ctx, t, o) })
+	line, err := EncodeEvent(&Accepted{ID: t.id, What: t.req.What})
 	if err != nil {
 		writeError(w, ErrorOf(err))
 		return
 	}
 	w.Header().Set("Content-Type", contentTypeLines)
 	w.Write(append(line, '\n'))
+}
+
+// background runs a detached transfer. When ctx ends first it stays recorded, and
+// the next peer of this home goes on with it.
+func (s *Server) background(ctx context.Context, t *transfer, o share.GetOptions) error {
+	got, err := s.transfers.run(ctx, t, func(ctx context.Context) (share.Got, error) {
+		return s.cfg.Library.Get(ctx, t.what, s.transfers.watch(t, o))
+	})
+	if ctx.Err() != nil && err != nil {
+		return nil
+	}
+	if err != nil {
+		s.log.Warn("background get ended", "what", share.Escape(t.req.What), "err", OneLine(err.Error()))
+	} else {
+		s.log.Info("background get done", "id", got.ID, "bytes", got.BytesFetched, "took", got.Took)
+	}
+	s.transfers.end(t, got, err)
+	s.record()
+	return nil
+}
+
+// listTransfers answers GET /transfers: what comes, in the order in which it was
+// begun, and then what goes to other peers.
+func (s *Server) listTransfers(w http.ResponseWriter, r *http.Request) {
+	out := newStream(w, r, contentTypeLines)
+	for _, line := range s.transfers.lines() {
+		if err := out.sendLine(line); err != nil {
+			return
+		}
+	}
+	uploads, err := s.cfg.Library.Uploads()
+	if err != nil {
+		out.fail(ErrorOf(err))
+		return
+	}
+	for _, u := range uploads {
+		if err := out.sendLine(&Transfer{Direction: DirectionUp, Name: string(u.Name), Content: u.ID,
+			State: TransferRunning, Peer: u.Peer, Via: u.Via, Done: u.Bytes, Rate: u.Rate}); err != nil {
+			return
+		}
+	}
+}
+
+// changeTransfer answers POST /transfers/pause, resume and cancel.
+func (s *Server) changeTransfer(w http.ResponseWriter, r *http.Request) {
+	req, ok := decode[TransferRequest](w, r)
+	if !ok {
+		return
+	}
+	changed, err := s.transfers.change(r.PathValue("op"), req.ID)
+	if err != nil {
+		writeError(w, ErrorOf(err))
+		return
+	}
+	s.record()
+	newStream(w, r, contentTypeLines).send(changed)
 }
 
 // explain is ErrorOf with a hint that fits where this peer could search.

@@ -71,6 +71,7 @@ type GetRequest struct {
 	Force    bool     `json:"force,omitempty"`    // replace a different file
 	From     peer.ID  `json:"from,omitempty"`     // only manifests signed by it
 	Path     string   `json:"path,omitempty"`     // what inside the directory
+	Include  []string `json:"include,omitempty"`  // patterns of what inside the directory; empty: all
 	Peers    []string `json:"peers,omitempty"`    // to ask first, as share.ParsePeer reads them
 	Mirrors  []string `json:"mirrors,omitempty"`  // URLs of the raw file, wherever they are, as share.ParseMirror reads them
 	Any      bool     `json:"any,omitempty"`      // don't ask groups
@@ -160,7 +161,58 @@ type Done struct {
 
 // Accepted tells that a detached transfer was begun.
 type Accepted struct {
+	ID   string `json:"id,omitempty"` // to pause, resume and cancel it by
 	What string `json:"what"`
+}
+
+// TransferRequest is the body of POST /transfers/OP, where OP is pause, resume or
+// cancel.
+type TransferRequest struct {
+	ID string `json:"id"`
+}
+
+// TransferChanged tells what became of a transfer.
+type TransferChanged struct {
+	ID    string        `json:"id"`
+	State TransferState `json:"state"`
+}
+
+// Direction is where a transfer's bytes go.
+type Direction string
+
+const (
+	DirectionDown Direction = "down" // a get of this peer
+	DirectionUp   Direction = "up"   // what another peer gets from here
+)
+
+// TransferState is how a transfer stands.
+type TransferState string
+
+const (
+	TransferRunning   TransferState = "running"
+	TransferPaused    TransferState = "paused"
+	TransferDone      TransferState = "done"   // of one in the background
+	TransferFailed    TransferState = "failed" // of one in the background
+	TransferCancelled TransferState = "cancelled"
+)
+
+// Transfer is one line of GET /transfers.
+type Transfer struct {
+	Direction Direction              `json:"direction"`
+	ID        string                 `json:"id,omitempty"` // of a get
+	Name      string                 `json:"name"`         // empty when not known: escape before showing
+	Content   content.ID             `json:"content,omitzero"`
+	Path      string                 `json:"path,omitempty"` // absolute; of a get that saves
+	State     TransferState          `json:"state"`
+	Phase     share.Phase            `json:"phase,omitempty"`
+	Done      int64                  `json:"done"`  // bytes; of an upload: since the peer came
+	Total     int64                  `json:"total"` // bytes; 0 when not known
+	Rate      int64                  `json:"rate"`  // bytes a second, lately
+	ETA       float64                `json:"eta_s"` // seconds; 0 when not known
+	Sources   []share.SourceProgress `json:"sources,omitempty"`
+	Peer      peer.ID                `json:"peer,omitempty"`    // of an upload
+	Via       node.Via               `json:"via,omitempty"`     // of an upload
+	Problem   string                 `json:"problem,omitempty"` // why it failed
 }
 
 // Ready tells that a peer listens and answers the control API.
