@@ -102,6 +102,9 @@ func (l *Library) Get(ctx context.Context, w What, o GetOptions) (Got, error) {
 	if err != nil && whole.Err() != nil {
 		err = whole.Err() // whatever failed, failed because of it
 	}
+	if errors.Is(err, ErrCorrupt) && got.Name != "" {
+		err = fmt.Errorf("%s: %w", Escape(string(got.Name)), err)
+	}
 	ticking.Wait()
 	m.flush()
 

@@ -379,7 +379,9 @@ func (t *tree) fill(ctx context.Context, root *os.Root) error {
 			return err
 		}
 		s := t.saving(root, e, local)
-		if err := s.run(ctx); err != nil {
+		if err := s.run(ctx); errors.Is(err, ErrCorrupt) {
+			return fmt.Errorf("%s: %w", Escape(string(e.Path)), err)
+		} else if err != nil {
 			return t.inTree(err)
 		}
 		if s.already {
