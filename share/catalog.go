@@ -634,39 +634,8 @@ const (
 // files returns files of live shares that hold id, and beside each the record of
 // its share.
 func (c *catalog) files(id content.ID) ([]heldFile, []shareRecord, error) {
-	var held []heldFile
-	var shares []shareRecord
-	err := c.db.View(func(tx *bbolt.Tx) error {
-		cursor := tx.Bucket(bucketContents).Cursor()
-		k, _ := cursor.Seek(id[:])
-		for range holdingSharesMax {
-			if !bytes.HasPrefix(k, id[:]) {
-				return nil
-			}
-			share := bytes.Clone(k[:40])
-			key := share[32:]
-			r, ok, err := getShare(tx, key)
-			if err != nil {
-				return err
-			}
-			for n := 0; ok && r.Stage == stageLive && n < holdersMax && bytes.HasPrefix(k, share); n++ {
-				path := string(k[40:])
-				if v := tx.Bucket(bucketFiles).Get(append(bytes.Clone(key), path...)); v != nil {
-					f, err := decodeFileRecord(v)
-					if err != nil {
-						return err
-					}
-					held = append(held, heldFile{fileRecord: f, path: path, share: r.key})
-					shares = append(shares, r)
-				}
-				k, _ = cursor.Next()
-			}
-			// On to the next share that has id.
-			k, _ = cursor.Seek(contentKey(id, shareKey(binary.BigEndian.Uint64(key))+1, ""))
-		}
-		return nil
-	})
-	return held, shares, err
+	found, err := c.filesOf([]content.ID{id})
+	return found[id].files, found[id].shares, err
 }
 
 // shareFiles yields the content IDs of a share's files, its listing among

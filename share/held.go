@@ -30,13 +30,18 @@ func (h *held) unchanged() bool {
 // lets through. It returns ErrNotShared when there is none, and ErrModified
 // when all there were have changed since they were hashed.
 func (l *Library) openHeld(ctx context.Context, id content.ID, allow func(shareRecord) bool) (*held, error) {
-	files, shares, err := l.catalog.files(id)
+	found, err := l.catalog.filesOf([]content.ID{id})
 	if err != nil {
 		return nil, err
 	}
+	return l.openLocated(ctx, id, found[id], allow)
+}
+
+// openLocated is openHeld for a content that was located just now.
+func (l *Library) openLocated(ctx context.Context, id content.ID, found located, allow func(shareRecord) bool) (*held, error) {
 	reason := ErrNotShared
-	for i, f := range files {
-		if !allow(shares[i]) {
+	for i, f := range found.files {
+		if !allow(found.shares[i]) {
 			continue
 		}
 		h, err := l.openUnchanged(ctx, f)
@@ -48,7 +53,7 @@ func (l *Library) openHeld(ctx context.Context, id content.ID, allow func(shareR
 		}
 		reason = ErrModified
 		l.log.Info("shared file is no longer what it was", "path", f.path, "id", id, "err", err)
-		l.withdrawChanged(shares[i])
+		l.withdrawChanged(found.shares[i])
 	}
 	return nil, fmt.Errorf("%s: %w", id, reason)
 }

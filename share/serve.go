@@ -145,7 +145,10 @@ type dataServer struct {
 
 	file *held // the file of the last request, kept open for the next
 	id   content.ID
-	buf  [content.GroupSize]byte
+
+	batch []taggedRequest        // being answered
+	found map[content.ID]located // its contents, once one had to be looked up; see locate
+	buf   [content.GroupSize]byte
 }
 
 type taggedRequest struct {
@@ -279,27 +282,73 @@ func (d *dataServer) leave(tag uint32) {
 
 func (d *dataServer) answerAll(ctx context.Context) error {
 	for {
-		var q taggedRequest
-		var ok bool
-		select {
-		case q, ok = <-d.queue:
-		default: // nothing waits: let the peer have what there is
-			if err := d.out.Flush(); err != nil {
-				return err
-			}
-			q, ok = <-d.queue
-		}
-		if !ok {
-			return d.out.Flush()
-		}
-		err := d.answer(ctx, q)
-		if refused := new(refusal); errors.As(err, &refused) {
-			err = d.refuse(q.tag, *refused)
-		}
-		if err != nil {
+		var err error
+		if d.batch, err = d.take(); err != nil {
 			return err
 		}
+		if len(d.batch) == 0 {
+			return d.out.Flush()
+		}
+		d.found = nil
+		for _, q := range d.batch {
+			err := d.answer(ctx, q)
+			if refused := new(refusal); errors.As(err, &refused) {
+				err = d.refuse(q.tag, *refused)
+			}
+			if err != nil {
+				return err
+			}
+		}
 	}
+}
+
+// batchedRequests is how many requests are looked up at once. What is removed or
+// shared meanwhile is noticed by the next batch.
+const batchedRequests = 32
+
+// take waits for a request, and takes with it what waits behind it. It returns
+// none at the end of the stream.
+func (d *dataServer) take() (batch []taggedRequest, err error) {
+	for len(batch) < batchedRequests {
+		select {
+		case q, ok := <-d.queue:
+			if !ok {
+				return batch, nil
+			}
+			batch = append(batch, q)
+			continue
+		default:
+		}
+		if len(batch) > 0 {
+			return batch, nil
+		}
+		// Nothing waits: let the peer have what there is.
+		if err := d.out.Flush(); err != nil {
+			return nil, err
+		}
+		q, ok := <-d.queue
+		if !ok {
+			return nil, nil
+		}
+		batch = append(batch, q)
+	}
+	return batch, nil
+}
+
+// locate returns where id is. The first that is asked for looks up all contents
+// of the batch.
+func (d *dataServer) locate(id content.ID) (located, error) {
+	if d.found == nil {
+		ids := make([]content.ID, len(d.batch))
+		for i, q := range d.batch {
+			ids[i] = q.id
+		}
+		var err error
+		if d.found, err = d.library.catalog.filesOf(ids); err != nil {
+			return located{}, err
+		}
+	}
+	return d.found[id], nil
 }
 
 // refusal is an answer of the protocol, and no fault of the stream.
@@ -337,7 +386,11 @@ func (d *dataServer) openContent(ctx context.Context, id content.ID) (size int64
 		d.file.close()
 		d.file = nil
 	}
-	h, err := d.library.openHeld(ctx, id, d.allow)
+	found, err := d.locate(id)
+	if err != nil {
+		return 0, &refusal{codeInternal, "can't be looked up"}
+	}
+	h, err := d.library.openLocated(ctx, id, found, d.allow)
 	switch {
 	case errors.Is(err, ErrNotShared):
 		return 0, &refusal{codeNotHeld, "not held here"}
