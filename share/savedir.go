@@ -10,7 +10,6 @@ import (
 	"iter"
 	"os"
 	"path"
-	"path/filepath"
 	"strings"
 	"sync"
 
@@ -114,6 +113,7 @@ type tree struct {
 	base, target string
 	parent       *os.Root
 	inPlace      bool // the target exists
+	fresh        bool // nothing is in it yet
 
 	size, files int64
 
@@ -121,6 +121,7 @@ type tree struct {
 	written int64 // guarded by mu: files that were not there
 	key     shareKey
 	batch   []hashedFile // guarded by mu
+	records chan []hashedFile
 }
 
 // survey reads the whole listing before anything is written: it adds up, and
@@ -207,9 +208,11 @@ func (t *tree) build(ctx context.Context) error {
 	if err := refuseOther(t.parent, temp, fs.FileMode.IsDir); err != nil {
 		return err
 	}
-	if err := t.parent.Mkdir(temp, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	err := t.parent.Mkdir(temp, 0o700)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return noSpace(err)
 	}
+	t.fresh = err == nil
 	root, err := t.parent.OpenRoot(temp)
 	if err != nil {
 		return err
@@ -228,8 +231,10 @@ func (t *tree) build(ctx context.Context) error {
 	if errors.Join(err1, err2) != nil || !os.SameFile(mine, there) {
 		return t.run(ctx) // another get has finished it while we waited
 	}
-	if err := t.prune(root); err != nil {
-		return err
+	if !t.fresh {
+		if err := t.prune(root); err != nil {
+			return err
+		}
 	}
 	if err := t.fill(ctx, root); err != nil {
 		return err
@@ -360,61 +365,6 @@ func (t *tree) saving(root *os.Root, e Entry, local string) *saving {
 	}
 }
 
-// fill fetches every wanted file into root.
-func (t *tree) fill(ctx context.Context, root *os.Root) error {
-	if t.getting.serves() {
-		key, err := t.getting.library.catalog.begin(t.target)
-		if err != nil {
-			return err
-		}
-		t.key = key
-	}
-	made := &madeDirs{root: root}
-	err := t.each(ctx, t.size, func(ctx context.Context, e Entry, local string) error {
-		t.getting.meter.phase(PhaseFetching)
-		if e.Kind == KindDir {
-			return made.make(local)
-		}
-		if err := made.make(path.Dir(local)); err != nil {
-			return err
-		}
-		s := t.saving(root, e, local)
-		if err := s.run(ctx); errors.Is(err, ErrCorrupt) {
-			return fmt.Errorf("%s: %w", Escape(string(e.Path)), err)
-		} else if err != nil {
-			return t.inTree(err)
-		}
-		if s.already {
-			t.getting.meter.held(s.size)
-		}
-		t.getting.meter.file(string(e.Path))
-		return t.saved(s, local)
-	})
-	if err != nil && t.key != 0 {
-		err = errors.Join(err, t.getting.library.catalog.remove(t.key))
-	}
-	return err
-}
-
-// saved notes a file that is in place, for the catalog.
-func (t *tree) saved(s *saving, local string) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !s.already {
-		t.written++
-	}
-	if t.key == 0 {
-		return nil
-	}
-	t.batch = append(t.batch, s.hashed(joinLocal(t.target, local)))
-	if len(t.batch) < batchMax {
-		return nil
-	}
-	err := t.getting.library.catalog.putFiles(t.key, t.batch)
-	t.batch = t.batch[:0]
-	return err
-}
-
 // share enters the complete directory into the library.
 func (t *tree) share(ctx context.Context, c Candidate) error {
 	kept, err := t.listing.keep(ctx)
@@ -423,31 +373,6 @@ func (t *tree) share(ctx context.Context, c Candidate) error {
 	}
 	s := Share{Name: c.Name, ID: c.ID, Kind: KindDir, Size: t.size, Files: t.files, Path: t.target}
 	return t.getting.keep(c, s, t.key, append(t.batch, kept))
-}
-
-// madeDirs makes each directory once. Its methods may be called from several
-// goroutines.
-type madeDirs struct {
-	root *os.Root
-
-	mu   sync.Mutex // guards last, and keeps the making of one directory single
-	last string
-}
-
-func (m *madeDirs) make(dir string) error {
-	if dir == "." {
-		return nil
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if dir == m.last {
-		return nil
-	}
-	if err := m.root.MkdirAll(filepath.FromSlash(dir), 0o777); err != nil {
-		return noSpace(err)
-	}
-	m.last = dir
-	return nil
 }
 
 // Entries yields what is inside the directory that w means, here or at others,

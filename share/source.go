@@ -71,7 +71,8 @@ type request struct {
 	dead   bool       // guarded by mu: the asker has left
 	frames int64      // guarded by mu: how many may still come
 	onData func(dataAnswer) error
-	result chan error // capacity 1
+	result chan error  // capacity 1
+	ended  func(error) // called in place of a send to result; holds mu, so must not wait for the request
 }
 
 // openRemote opens a data stream to a peer that is connected or whose
@@ -191,7 +192,14 @@ func (r *remote) deliver(tag uint32, a dataAnswer) error {
 	return nil
 }
 
-func (q *request) finish(err error) { q.result <- err }
+// finish tells the asker. The caller holds q.mu.
+func (q *request) finish(err error) {
+	if q.ended != nil {
+		q.ended(err)
+		return
+	}
+	q.result <- err
+}
 
 func (r *remote) answerError(a dataAnswer) error {
 	switch a.code {
@@ -279,12 +287,17 @@ func (r *remote) exchange(ctx context.Context, q dataRequest, onData func(dataAn
 }
 
 func (r *remote) send(q dataRequest, tag uint32) error {
+	return r.write(q.append(make([]byte, 0, frameHeaderLen+requestMax), tag))
+}
+
+// write sends whole frames.
+func (r *remote) write(frames []byte) error {
 	r.writing.Lock()
 	defer r.writing.Unlock()
 	if err := r.stream.SetWriteDeadline(time.Now().Add(requestWrite)); err != nil {
 		return err
 	}
-	_, err := r.stream.Write(q.append(make([]byte, 0, frameHeaderLen+requestMax), tag))
+	_, err := r.stream.Write(frames)
 	return err
 }
 

@@ -1,0 +1,425 @@
+package share
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"sync"
+
+	"github.com/p2pshare/p2pshare/share/content"
+	"golang.org/x/sync/errgroup"
+)
+
+// fill fetches every wanted file into root.
+func (t *tree) fill(ctx context.Context, root *os.Root) error {
+	if t.getting.serves() {
+		key, err := t.getting.library.catalog.begin(t.target)
+		if err != nil {
+			return err
+		}
+		t.key = key
+	}
+	t.getting.meter.begin(PhaseVerifying, t.size)
+	t.records = make(chan []hashedFile) // a batch is written while the next is filled; then saving waits
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		for batch := range t.records {
+			if err := t.getting.library.catalog.putFiles(t.key, batch); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	g.Go(func() error {
+		defer close(t.records)
+		f := newFilling(t, root)
+		defer f.close()
+		return f.run(ctx)
+	})
+	err := g.Wait()
+	if err != nil && t.key != 0 {
+		err = errors.Join(err, t.getting.library.catalog.remove(t.key))
+	}
+	return err
+}
+
+// saved notes a file that is in place, for the catalog.
+func (t *tree) saved(ctx context.Context, local string, f hashedFile, already bool) error {
+	t.mu.Lock()
+	if !already {
+		t.written++
+	}
+	if t.key == 0 {
+		t.mu.Unlock()
+		return nil
+	}
+	f.path = joinLocal(t.target, local)
+	t.batch = append(t.batch, f)
+	var full []hashedFile
+	if len(t.batch) >= batchMax {
+		full, t.batch = t.batch, nil
+	}
+	t.mu.Unlock()
+	if full == nil {
+		return nil
+	}
+	select {
+	case t.records <- full:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// filling fetches the files of a tree into a directory. Those of one chunk group
+// take the short way: many at a time (smallFetch), and in a directory that is
+// being built, which is nobody else's, straight to their names. All others, and
+// small ones that no source gives so, take the long way of saving.
+type filling struct {
+	tree  *tree
+	root  *os.Root
+	made  madeDirs
+	small *smallFetch
+	dirs  []openDir // one for each worker of small
+
+	group     *errgroup.Group
+	startLong func(file *smallFile) error // fetches a file by itself, beside others, in group
+	long      chan struct{}               // a token for each file on the long way; capacity filesParallel
+	checking  chan struct{}               // a token for each batch of small files that is looked for here
+}
+
+// smallBatch is how many small files are looked for here at a time.
+const smallBatch = 64
+
+func newFilling(t *tree, root *os.Root) *filling {
+	f := &filling{
+		tree: t, root: root, made: madeDirs{root: root},
+		small: newSmallFetch(t.getting.crowd), dirs: make([]openDir, smallWorkers()),
+		long:     make(chan struct{}, filesParallel),
+		checking: make(chan struct{}, smallWorkers()),
+	}
+	f.small.save = f.saveSmall
+	f.small.lost = func(file *smallFile) error { return f.startLong(file) }
+	return f
+}
+
+func (f *filling) close() {
+	for i := range f.dirs {
+		f.dirs[i].close()
+	}
+}
+
+func (f *filling) run(ctx context.Context) error {
+	f.group, ctx = errgroup.WithContext(ctx)
+	f.startLong = func(file *smallFile) error { return f.goLong(ctx, file) }
+	f.group.Go(func() error { return f.small.run(ctx) })
+	f.group.Go(func() error {
+		checks, ctx := errgroup.WithContext(ctx)
+		err := f.each(ctx, checks)
+		if err := checks.Wait(); err != nil {
+			return err // why ctx ended, too
+		}
+		f.small.seal()
+		return err
+	})
+	return f.group.Wait()
+}
+
+// each sorts the wanted entries by how they are fetched.
+func (f *filling) each(ctx context.Context, checks *errgroup.Group) error {
+	var batch []*smallFile
+	flush := func() error {
+		files := batch
+		batch = nil
+		select {
+		case f.checking <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		checks.Go(func() error {
+			defer func() { <-f.checking }()
+			return f.begin(ctx, files)
+		})
+		return nil
+	}
+	err := f.tree.wanted(func(e Entry, local string) error {
+		if e.Kind == KindDir {
+			return f.made.make(local)
+		}
+		if err := f.made.make(path.Dir(local)); err != nil {
+			return err
+		}
+		file := &smallFile{entry: e, local: local}
+		if e.Size > content.GroupSize {
+			return f.startLong(file)
+		}
+		if batch = append(batch, file); len(batch) < smallBatch {
+			return nil
+		}
+		return flush()
+	})
+	if err != nil || len(batch) == 0 {
+		return err
+	}
+	return flush()
+}
+
+// goLong is startLong, with the group's ctx.
+func (f *filling) goLong(ctx context.Context, file *smallFile) error {
+	select {
+	case f.long <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	f.group.Go(func() error {
+		defer func() { <-f.long }()
+		t := f.tree
+		t.getting.meter.phase(PhaseFetching)
+		s := t.saving(f.root, file.entry, file.local)
+		if err := s.run(ctx); errors.Is(err, ErrCorrupt) {
+			return fmt.Errorf("%s: %w", Escape(string(file.entry.Path)), err)
+		} else if err != nil {
+			return t.inTree(err)
+		}
+		if s.already {
+			t.getting.meter.held(s.size)
+		}
+		return f.done(ctx, file, s.hashed(""), s.already)
+	})
+	return nil
+}
+
+// done notes that a file is in place.
+func (f *filling) done(ctx context.Context, file *smallFile, h hashedFile, already bool) error {
+	f.tree.getting.meter.file(string(file.entry.Path))
+	return f.tree.saved(ctx, file.local, h, already)
+}
+
+// begin looks for small files here, and has the others fetched.
+func (f *filling) begin(ctx context.Context, files []*smallFile) error {
+	var dir openDir
+	defer dir.close()
+	var missing []*smallFile
+	for _, file := range files {
+		there, err := f.there(ctx, file)
+		if err == nil && !there && file.entry.Size == 0 {
+			there, err = true, f.saveEmpty(ctx, &dir, file)
+		}
+		if err != nil {
+			return err
+		}
+		if !there {
+			missing = append(missing, file)
+		}
+	}
+	missing, err := f.fromLibrary(ctx, &dir, missing)
+	if err != nil {
+		return err
+	}
+	return f.small.put(ctx, missing)
+}
+
+// there reports whether a file is in place already.
+func (f *filling) there(ctx context.Context, file *smallFile) (bool, error) {
+	if f.tree.fresh {
+		return false, nil
+	}
+	s := f.tree.saving(f.root, file.entry, file.local)
+	same, err := s.compare(ctx)
+	if err != nil {
+		return false, f.tree.inTree(err)
+	}
+	if !same {
+		return false, nil
+	}
+	f.tree.getting.meter.held(s.size)
+	return true, f.done(ctx, file, s.hashed(""), true)
+}
+
+func (f *filling) saveEmpty(ctx context.Context, dir *openDir, file *smallFile) error {
+	if content.VerifyData(file.entry.ID, nil) != nil {
+		return errSizeInListing
+	}
+	return f.saveIn(ctx, dir, file, nil)
+}
+
+// fromLibrary copies the files that this library has elsewhere, and returns the
+// others.
+func (f *filling) fromLibrary(ctx context.Context, dir *openDir, files []*smallFile) (missing []*smallFile, err error) {
+	library := f.tree.getting.library
+	ids := make([]content.ID, len(files))
+	for i, file := range files {
+		ids[i] = file.entry.ID
+	}
+	found, err := library.catalog.filesOf(ids)
+	if err != nil {
+		return nil, err
+	}
+	buf := groupBuffers.Get().(*[content.GroupSize]byte)
+	defer groupBuffers.Put(buf)
+	for _, file := range files {
+		id, size := file.entry.ID, file.entry.Size
+		h, err := library.openLocated(ctx, id, found[id], anyShare)
+		if err == nil {
+			err = readHeld(h, size, 0, buf)
+			h.close()
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err != nil || content.VerifyData(id, buf[:size]) != nil {
+			missing = append(missing, file)
+			continue
+		}
+		f.tree.getting.crowd.gave(local{library}, size)
+		if err := f.saveIn(ctx, dir, file, buf[:size]); err != nil {
+			return nil, err
+		}
+	}
+	return missing, nil
+}
+
+// saveSmall is smallFetch's save.
+func (f *filling) saveSmall(ctx context.Context, worker int, file *smallFile, data []byte) error {
+	return f.saveIn(ctx, &f.dirs[worker], file, data)
+}
+
+// saveIn writes a file whose bytes are all here and verified.
+func (f *filling) saveIn(ctx context.Context, dir *openDir, file *smallFile, data []byte) error {
+	parent, base := path.Split(file.local)
+	in, err := dir.open(f.root, path.Clean(parent))
+	if err != nil {
+		return err
+	}
+	mode := fs.FileMode(0o666)
+	if file.entry.Executable {
+		mode = 0o777
+	}
+	write := createWhole
+	if f.tree.inPlace {
+		write = placeWhole
+	}
+	identity, err := write(in, base, mode, data, f.tree.getting.options.Force)
+	if errors.Is(err, fs.ErrExist) {
+		return f.startLong(file) // something has come there meanwhile, which has to be looked at
+	}
+	if err != nil {
+		return err
+	}
+	f.tree.getting.meter.add(int64(len(data)))
+	return f.done(ctx, file, hashedFile{record: fileRecord{id: file.entry.ID, identity: identity}}, false)
+}
+
+// createWhole writes a file of a directory that is being built. What is there is
+// what an earlier get has left, and was found to be wrong.
+func createWhole(in *os.Root, base string, mode fs.FileMode, data []byte, _ bool) (fileIdentity, error) {
+	file, err := in.OpenFile(base, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if errors.Is(err, fs.ErrExist) {
+		if err = in.Remove(base); err == nil {
+			file, err = in.OpenFile(base, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+		}
+	}
+	if err != nil {
+		return fileIdentity{}, noSpace(err)
+	}
+	defer file.Close()
+	return writeWhole(file, data)
+}
+
+func writeWhole(file *os.File, data []byte) (fileIdentity, error) {
+	if len(data) > 0 {
+		if _, err := file.Write(data); err != nil {
+			return fileIdentity{}, noSpace(err)
+		}
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return fileIdentity{}, err
+	}
+	return sysIdentity(info), nil
+}
+
+// placeWhole writes a file into a directory that is in use: beside its name
+// first, and there at once. What has its name, or the partial file's, is
+// fs.ErrExist, but that with replace it may have the name.
+func placeWhole(in *os.Root, base string, mode fs.FileMode, data []byte, replace bool) (fileIdentity, error) {
+	p := &partial{root: in, name: base, temp: partialName(base), mode: mode}
+	var err error
+	if p.file, err = in.OpenFile(p.temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
+		return fileIdentity{}, noSpace(err)
+	}
+	_, err = writeWhole(p.file, data)
+	if err == nil {
+		err = p.finish(replace)
+	}
+	if err != nil {
+		p.discard()
+		return fileIdentity{}, err
+	}
+	defer p.close()
+	info, err := p.file.Stat()
+	if err != nil {
+		return fileIdentity{}, err
+	}
+	return sysIdentity(info), nil
+}
+
+// openDir keeps the directory of the last file open for the next. It is for one
+// goroutine.
+type openDir struct {
+	path string
+	root *os.Root // of path; nil: none
+}
+
+// open returns the directory at path below root. It is good until the next call.
+func (d *openDir) open(root *os.Root, path string) (*os.Root, error) {
+	if path == "." {
+		return root, nil
+	}
+	if d.root != nil && d.path == path {
+		return d.root, nil
+	}
+	d.close()
+	var err error
+	if d.root, err = root.OpenRoot(filepath.FromSlash(path)); err != nil {
+		return nil, err
+	}
+	d.path = path
+	return d.root, nil
+}
+
+func (d *openDir) close() {
+	if d.root != nil {
+		d.root.Close()
+	}
+	d.root = nil
+}
+
+// madeDirs makes each directory once. Its methods may be called from several
+// goroutines.
+type madeDirs struct {
+	root *os.Root
+
+	mu   sync.Mutex // guards last, and keeps the making of one directory single
+	last string
+}
+
+func (m *madeDirs) make(dir string) error {
+	if dir == "." {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if dir == m.last {
+		return nil
+	}
+	if err := m.root.MkdirAll(filepath.FromSlash(dir), 0o777); err != nil {
+		return noSpace(err)
+	}
+	m.last = dir
+	return nil
+}

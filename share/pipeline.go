@@ -1,0 +1,89 @@
+package share
+
+import (
+	"errors"
+	"time"
+
+	"github.com/p2pshare/p2pshare/share/content"
+)
+
+// smallAnswer takes the answer to one request of a pipeline: the data, which it
+// must not keep, or the reason why there is none. It is called once for each
+// request, by the goroutine that reads the stream: while it waits, so does the
+// peer.
+type smallAnswer func(data []byte, err error)
+
+// askSmall asks for contents of one chunk group each, in one write, and does not
+// wait for the answers. It returns a function that calls off those which have not
+// come: once that has returned, no answer is called any more.
+func (r *remote) askSmall(ids []content.ID, answers []smallAnswer) (callOff func()) {
+	asked := make([]*request, len(ids))
+	tags := make([]uint32, len(ids))
+	frames := make([]byte, 0, len(ids)*(frameHeaderLen+requestMax))
+	r.mu.Lock()
+	if err := r.failed; err != nil {
+		r.mu.Unlock()
+		for _, answer := range answers {
+			answer(nil, err)
+		}
+		return func() {}
+	}
+	if len(r.pending) == 0 {
+		r.since = time.Now()
+	}
+	for i, id := range ids {
+		asked[i] = r.smallRequest(id, answers[i])
+		tags[i] = r.next
+		r.pending[r.next] = asked[i]
+		r.next++
+		frames = dataRequest{kind: frameSpan, id: id, count: 1}.append(frames, tags[i])
+	}
+	r.mu.Unlock()
+	if err := r.write(frames); err != nil {
+		r.stream.Reset() // ends read, which knows best what was wrong, and fails them all
+	}
+	return func() { r.callOff(asked, tags) }
+}
+
+func (r *remote) smallRequest(id content.ID, answer smallAnswer) *request {
+	return &request{
+		frames: 2, // the group, and an error after all
+		onData: func(a dataAnswer) error {
+			if a.kind != frameLast || a.index != 0 {
+				return r.corrupt(id, "chunk groups came that were not asked for")
+			}
+			answer(a.data, nil)
+			return nil
+		},
+		ended: func(err error) {
+			if err == nil {
+				return // answered
+			}
+			if bad := new(CorruptError); errors.As(err, &bad) && bad.ID.IsZero() {
+				err = &CorruptError{ID: id, Peer: bad.Peer, Reason: bad.Reason}
+			}
+			answer(nil, err)
+		},
+	}
+}
+
+func (r *remote) callOff(asked []*request, tags []uint32) {
+	var frames []byte
+	for i, q := range asked {
+		q.mu.Lock()
+		q.dead = true // and pending still: its end is owed
+		q.mu.Unlock()
+		r.mu.Lock()
+		_, unanswered := r.pending[tags[i]]
+		r.mu.Unlock()
+		if unanswered {
+			frames = dataRequest{kind: frameCancel}.append(frames, tags[i])
+		}
+	}
+	if len(frames) == 0 {
+		return
+	}
+	if err := r.write(frames); err != nil {
+		r.stream.Reset()
+	}
+}
