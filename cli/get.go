@@ -17,6 +17,7 @@ import (
 type getFlags struct {
 	output     string
 	force      bool
+	seedFrom   []string
 	from       string
 	path       string
 	include    []string
@@ -56,6 +57,7 @@ kept, and the same command goes on from it.`,
 	flags.SortFlags = false
 	flags.StringVarP(&f.output, "output", "o", "", "save as this `PATH`, or in it if it is a directory; - is stdout")
 	flags.BoolVar(&f.force, "force", false, "replace a different file")
+	flags.StringArrayVar(&f.seedFrom, "seed-from", nil, "copy what this `DIR` has of it instead of fetching it; repeatable")
 	flags.StringVar(&f.from, "from", "", "take only what this `PEER` ID published")
 	flags.StringVar(&f.path, "path", "", "get this `PATH` inside the directory")
 	flags.StringArrayVar(&f.include, "include", nil, "get what this `GLOB` matches inside the directory, and no more (repeatable)")
@@ -114,6 +116,16 @@ func (f *getFlags) request(cmd *cobra.Command, what string) (control.GetRequest,
 			return req, usageOf(cmd, "--from %q is not a peer ID", f.from).WithHint("a peer ID looks like 12D3Koo…, with 52 characters")
 		}
 		req.From = from
+	}
+	for _, dir := range f.seedFrom {
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return req, err
+		}
+		if info, err := os.Stat(abs); err != nil || !info.IsDir() {
+			return req, usageOf(cmd, "--seed-from %q is not a directory", dir)
+		}
+		req.SeedFrom = append(req.SeedFrom, abs)
 	}
 	err := checkMirrors(cmd, f.mirrors)
 	if err != nil {

@@ -30,6 +30,13 @@ type sink interface {
 	write(index int64, data []byte) error
 }
 
+// prover is a sink that may have the last chunk group at hand, which then is not
+// fetched to prove the size.
+type prover interface {
+	// proof returns the group, verified, or nil.
+	proof(size int64, o *content.Outboard) ([]byte, error)
+}
+
 // fetchSizeMax is the largest content that is fetched: its outboard, 128 KiB a
 // GiB, is held in memory, and 512 MiB of that are as much as a stranger's word
 // about a size should cost.
@@ -234,6 +241,15 @@ func (f *fetch) proveSize(ctx context.Context, s source, size int64) (last []byt
 	if groups > 1 {
 		if o, err = f.fetchOutboard(ctx, s, size); err != nil {
 			return nil, err
+		}
+	}
+	if p, ok := f.sink.(prover); ok && o != nil {
+		if last, err = p.proof(size, o); err != nil {
+			return nil, sizeError{err}
+		}
+		if last != nil {
+			f.size, f.outboard = size, o
+			return last, nil
 		}
 	}
 	err = s.span(ctx, f.id, size, content.Span{First: groups - 1, Count: 1}, func(index int64, data []byte) error {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"sync"
 
 	"github.com/p2pshare/p2pshare/share/content"
 	"golang.org/x/sync/errgroup"
@@ -36,9 +35,10 @@ func (t *tree) fill(ctx context.Context, root *os.Root) error {
 	})
 	g.Go(func() error {
 		defer close(t.records)
-		f := newFilling(t, root)
-		defer f.close()
-		return f.run(ctx)
+		if err := newFilling(t, root, false).run(ctx); err != nil || !t.twins.any() {
+			return err
+		}
+		return newFilling(t, root, true).run(ctx)
 	})
 	err := g.Wait()
 	if err != nil && t.key != 0 {
@@ -79,8 +79,12 @@ func (t *tree) saved(ctx context.Context, local string, f hashedFile, already bo
 // take the short way: many at a time (smallFetch), and in a directory that is
 // being built, which is nobody else's, straight to their names. All others, and
 // small ones that no source gives so, take the long way of saving.
+//
+// A tree is filled in two goes: the files that are equal to an earlier one come
+// when that is there.
 type filling struct {
 	tree  *tree
+	twins bool // the second go
 	root  *os.Root
 	made  madeDirs
 	small *smallFetch
@@ -95,9 +99,9 @@ type filling struct {
 // smallBatch is how many small files are looked for here at a time.
 const smallBatch = 64
 
-func newFilling(t *tree, root *os.Root) *filling {
+func newFilling(t *tree, root *os.Root, twins bool) *filling {
 	f := &filling{
-		tree: t, root: root, made: madeDirs{root: root},
+		tree: t, twins: twins, root: root, made: madeDirs{root: root},
 		small: newSmallFetch(t.getting.crowd), dirs: make([]openDir, smallWorkers()),
 		long:     make(chan struct{}, filesParallel),
 		checking: make(chan struct{}, smallWorkers()),
@@ -107,13 +111,12 @@ func newFilling(t *tree, root *os.Root) *filling {
 	return f
 }
 
-func (f *filling) close() {
-	for i := range f.dirs {
-		f.dirs[i].close()
-	}
-}
-
 func (f *filling) run(ctx context.Context) error {
+	defer func() {
+		for i := range f.dirs {
+			f.dirs[i].close()
+		}
+	}()
 	f.group, ctx = errgroup.WithContext(ctx)
 	f.startLong = func(file *smallFile) error { return f.goLong(ctx, file) }
 	f.group.Go(func() error { return f.small.run(ctx) })
@@ -150,10 +153,14 @@ func (f *filling) each(ctx context.Context, checks *errgroup.Group) error {
 		if e.Kind == KindDir {
 			return f.made.make(local)
 		}
+		twin := f.tree.twins.of(e, local)
+		if f.twins != (twin != "") {
+			return ctx.Err()
+		}
 		if err := f.made.make(path.Dir(local)); err != nil {
 			return err
 		}
-		file := &smallFile{entry: e, local: local}
+		file := &smallFile{entry: e, local: local, twin: twin}
 		if e.Size > content.GroupSize {
 			return f.startLong(file)
 		}
@@ -180,6 +187,7 @@ func (f *filling) goLong(ctx context.Context, file *smallFile) error {
 		t := f.tree
 		t.getting.meter.phase(PhaseFetching)
 		s := t.saving(f.root, file.entry, file.local)
+		s.twin = file.twin
 		if err := s.run(ctx); errors.Is(err, ErrCorrupt) {
 			return fmt.Errorf("%s: %w", Escape(string(file.entry.Path)), err)
 		} else if err != nil {
@@ -216,9 +224,14 @@ func (f *filling) begin(ctx context.Context, files []*smallFile) error {
 			missing = append(missing, file)
 		}
 	}
-	missing, err := f.fromLibrary(ctx, &dir, missing)
-	if err != nil {
-		return err
+	for _, from := range []func(context.Context, []*smallFile) (copier, error){f.fromTwins, f.fromLibrary, f.fromSeeds} {
+		read, err := from(ctx, missing)
+		if err != nil {
+			return err
+		}
+		if missing, err = f.copy(ctx, &dir, missing, read); err != nil {
+			return err
+		}
 	}
 	return f.small.put(ctx, missing)
 }
@@ -247,40 +260,84 @@ func (f *filling) saveEmpty(ctx context.Context, dir *openDir, file *smallFile) 
 	return f.saveIn(ctx, dir, file, nil)
 }
 
-// fromLibrary copies the files that this library has elsewhere, and returns the
-// others.
-func (f *filling) fromLibrary(ctx context.Context, dir *openDir, files []*smallFile) (missing []*smallFile, err error) {
+// copier fills buf with a file's bytes, not verified, from somewhere on this
+// machine, and reports whether it could.
+type copier func(file *smallFile, buf *[content.GroupSize]byte) bool
+
+// copy saves the files that read has, and returns the others. A nil read has
+// none.
+func (f *filling) copy(ctx context.Context, dir *openDir, files []*smallFile, read copier) (missing []*smallFile, err error) {
+	if read == nil {
+		return files, nil
+	}
+	get := f.tree.getting
+	buf := groupBuffers.Get().(*[content.GroupSize]byte)
+	defer groupBuffers.Put(buf)
+	for _, file := range files {
+		data := buf[:file.entry.Size]
+		found := read(file, buf) && content.VerifyData(file.entry.ID, data) == nil
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if !found {
+			missing = append(missing, file)
+			continue
+		}
+		get.crowd.gave(local{get.library}, file.entry.Size)
+		if err := f.saveIn(ctx, dir, file, data); err != nil {
+			return nil, err
+		}
+	}
+	return missing, nil
+}
+
+// fromTwins reads equal files of this tree, which are there already.
+func (f *filling) fromTwins(context.Context, []*smallFile) (copier, error) {
+	if !f.twins {
+		return nil, nil
+	}
+	return func(file *smallFile, buf *[content.GroupSize]byte) bool {
+		twin, _, err := openShared(func(flag int) (*os.File, error) {
+			return f.root.OpenFile(filepath.FromSlash(file.twin), flag, 0)
+		})
+		if err != nil {
+			return false
+		}
+		defer twin.Close()
+		return readGroup(twin, file.entry.Size, 0, buf) == nil
+	}, nil
+}
+
+// fromLibrary reads files that this library shares from elsewhere.
+func (f *filling) fromLibrary(ctx context.Context, files []*smallFile) (copier, error) {
 	library := f.tree.getting.library
 	ids := make([]content.ID, len(files))
 	for i, file := range files {
 		ids[i] = file.entry.ID
 	}
 	found, err := library.catalog.filesOf(ids)
-	if err != nil {
+	if err != nil || len(found) == 0 {
 		return nil, err
 	}
-	buf := groupBuffers.Get().(*[content.GroupSize]byte)
-	defer groupBuffers.Put(buf)
-	for _, file := range files {
-		id, size := file.entry.ID, file.entry.Size
-		h, err := library.openLocated(ctx, id, found[id], anyShare)
-		if err == nil {
-			err = readHeld(h, size, 0, buf)
-			h.close()
+	return func(file *smallFile, buf *[content.GroupSize]byte) bool {
+		h, err := library.openLocated(ctx, file.entry.ID, found[file.entry.ID], anyShare)
+		if err != nil {
+			return false
 		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if err != nil || content.VerifyData(id, buf[:size]) != nil {
-			missing = append(missing, file)
-			continue
-		}
-		f.tree.getting.crowd.gave(local{library}, size)
-		if err := f.saveIn(ctx, dir, file, buf[:size]); err != nil {
-			return nil, err
-		}
+		defer h.close()
+		return readHeld(h, file.entry.Size, 0, buf) == nil
+	}, nil
+}
+
+// fromSeeds reads files of the seed directories.
+func (f *filling) fromSeeds(ctx context.Context, _ []*smallFile) (copier, error) {
+	s := f.tree.getting.seeds
+	if s == nil {
+		return nil, nil
 	}
-	return missing, nil
+	return func(file *smallFile, buf *[content.GroupSize]byte) bool {
+		return s.read(ctx, file.entry.ID, file.entry.Size, buf)
+	}, nil
 }
 
 // saveSmall is smallFetch's save.
@@ -312,114 +369,4 @@ func (f *filling) saveIn(ctx context.Context, dir *openDir, file *smallFile, dat
 	}
 	f.tree.getting.meter.add(int64(len(data)))
 	return f.done(ctx, file, hashedFile{record: fileRecord{id: file.entry.ID, identity: identity}}, false)
-}
-
-// createWhole writes a file of a directory that is being built. What is there is
-// what an earlier get has left, and was found to be wrong.
-func createWhole(in *os.Root, base string, mode fs.FileMode, data []byte, _ bool) (fileIdentity, error) {
-	file, err := in.OpenFile(base, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if errors.Is(err, fs.ErrExist) {
-		if err = in.Remove(base); err == nil {
-			file, err = in.OpenFile(base, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-		}
-	}
-	if err != nil {
-		return fileIdentity{}, noSpace(err)
-	}
-	defer file.Close()
-	return writeWhole(file, data)
-}
-
-func writeWhole(file *os.File, data []byte) (fileIdentity, error) {
-	if len(data) > 0 {
-		if _, err := file.Write(data); err != nil {
-			return fileIdentity{}, noSpace(err)
-		}
-	}
-	info, err := file.Stat()
-	if err != nil {
-		return fileIdentity{}, err
-	}
-	return sysIdentity(info), nil
-}
-
-// placeWhole writes a file into a directory that is in use: beside its name
-// first, and there at once. What has its name, or the partial file's, is
-// fs.ErrExist, but that with replace it may have the name.
-func placeWhole(in *os.Root, base string, mode fs.FileMode, data []byte, replace bool) (fileIdentity, error) {
-	p := &partial{root: in, name: base, temp: partialName(base), mode: mode}
-	var err error
-	if p.file, err = in.OpenFile(p.temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
-		return fileIdentity{}, noSpace(err)
-	}
-	_, err = writeWhole(p.file, data)
-	if err == nil {
-		err = p.finish(replace)
-	}
-	if err != nil {
-		p.discard()
-		return fileIdentity{}, err
-	}
-	defer p.close()
-	info, err := p.file.Stat()
-	if err != nil {
-		return fileIdentity{}, err
-	}
-	return sysIdentity(info), nil
-}
-
-// openDir keeps the directory of the last file open for the next. It is for one
-// goroutine.
-type openDir struct {
-	path string
-	root *os.Root // of path; nil: none
-}
-
-// open returns the directory at path below root. It is good until the next call.
-func (d *openDir) open(root *os.Root, path string) (*os.Root, error) {
-	if path == "." {
-		return root, nil
-	}
-	if d.root != nil && d.path == path {
-		return d.root, nil
-	}
-	d.close()
-	var err error
-	if d.root, err = root.OpenRoot(filepath.FromSlash(path)); err != nil {
-		return nil, err
-	}
-	d.path = path
-	return d.root, nil
-}
-
-func (d *openDir) close() {
-	if d.root != nil {
-		d.root.Close()
-	}
-	d.root = nil
-}
-
-// madeDirs makes each directory once. Its methods may be called from several
-// goroutines.
-type madeDirs struct {
-	root *os.Root
-
-	mu   sync.Mutex // guards last, and keeps the making of one directory single
-	last string
-}
-
-func (m *madeDirs) make(dir string) error {
-	if dir == "." {
-		return nil
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if dir == m.last {
-		return nil
-	}
-	if err := m.root.MkdirAll(filepath.FromSlash(dir), 0o777); err != nil {
-		return noSpace(err)
-	}
-	m.last = dir
-	return nil
 }

@@ -31,6 +31,9 @@ type GetOptions struct {
 	Output io.Writer
 	// Force replaces a file that holds something else.
 	Force bool
+	// SeedFrom are absolute directories whose files may hold what is wanted: what
+	// is found there, under whatever name, is copied and not fetched.
+	SeedFrom []string
 	// From believes only manifests signed by this peer; empty: anybody's.
 	From peer.ID
 	// Path takes one file or subdirectory of the directory asked for.
@@ -93,7 +96,7 @@ func (l *Library) Get(ctx context.Context, w What, o GetOptions) (Got, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	m := newMeter(o.Progress, PhaseLocal)
 	m.notes = o.Note
-	g := &getting{library: l, options: o, what: w, meter: m, crowd: l.newCrowd(m), localizer: thisSystem()}
+	g := &getting{library: l, options: o, what: w, meter: m, crowd: l.newCrowd(m), localizer: thisSystem(), seeds: newSeeds(o.SeedFrom)}
 	var ticking sync.WaitGroup
 	ticking.Go(func() { tickUntil(ctx, m) })
 	got, err := g.run(ctx)
@@ -144,11 +147,15 @@ type getting struct {
 	meter     *meter
 	crowd     *crowd
 	localizer localSystem
+	seeds     *seeds
 	liars     []peer.ID               // who answered the search with what must not be believed
 	mirrors   map[content.ID][]string // that may be asked, as manifests name them
 }
 
 func (g *getting) run(ctx context.Context) (Got, error) {
+	if err := g.seeds.check(); err != nil {
+		return Got{}, err
+	}
 	if err := checkMirrors(KindFile, g.options.Mirrors); err != nil {
 		return Got{}, err
 	}
@@ -465,7 +472,7 @@ func (g *getting) file(ctx context.Context, c Candidate) (Got, error) {
 	}
 	defer root.Close()
 	got.Path = target
-	s := &saving{getting: g, root: root, name: base, id: c.ID, size: -1, meter: g.meter, sync: true, replace: g.options.Force}
+	s := &saving{getting: g, root: root, name: base, id: c.ID, size: -1, meter: g.meter, sync: true, replace: g.options.Force, path: Path(base), hint: c.Size}
 	if err := s.run(ctx); err != nil {
 		return got, err
 	}

@@ -31,10 +31,11 @@ type partial struct {
 	mode fs.FileMode
 	sync bool // fsync before the rename
 
-	meter *meter
-	file  *os.File
-	fresh bool // it held nothing when it was opened
-	wrote atomic.Int64
+	meter   *meter
+	file    *os.File
+	fresh   bool // it held nothing when it was opened
+	wrote   atomic.Int64
+	seeding *seeding // what else on this machine may hold it; nil: not to be looked for
 }
 
 const (
@@ -151,39 +152,58 @@ func (p *partial) prepare(size int64, o *content.Outboard) (*swarm.Bitfield, err
 			return nil, err
 		}
 	}
+	if p.seeding != nil && o != nil {
+		p.meter.begin(PhaseVerifying, size)
+		if err := p.seeding.fill(p, size, o, have); err != nil {
+			return nil, err
+		}
+	}
 	if err := checkSpace(p.file, size-have.Count()*content.GroupSize); err != nil {
 		return nil, err
 	}
 	return have, p.file.Truncate(size)
 }
 
+// proof implements prover.
+func (p *partial) proof(size int64, o *content.Outboard) ([]byte, error) {
+	if p.seeding == nil {
+		return nil, nil
+	}
+	return p.seeding.last(size, o)
+}
+
 // verify hashes what the partial file holds and returns the groups that are
-// right. Holes in it hash as zeros, and so are wrong or right like any bytes.
+// right. What lies wholly in a hole was never written, and is not read: if zeros
+// are right there, they are fetched once more.
 func (p *partial) verify(size int64, o *content.Outboard) (*swarm.Bitfield, error) {
 	have := swarm.NewBitfield(o.Groups())
-	var mu sync.Mutex
+	written := swarm.NewBitfield(o.Groups())
+	dataRuns(p.file, size, func(start, end int64) {
+		for i := start / content.GroupSize; i*content.GroupSize < end; i++ {
+			written.Set(i)
+		}
+	})
+	var mu sync.Mutex // guards have
 	var next atomic.Int64
 	var g errgroup.Group
 	for range runtime.GOMAXPROCS(0) {
 		g.Go(func() error {
 			buf := groupBuffers.Get().(*[content.GroupSize]byte)
 			defer groupBuffers.Put(buf)
-			for {
-				i := next.Add(1) - 1
-				if i >= o.Groups() {
-					return nil
-				}
+			for i := next.Add(1) - 1; i < o.Groups(); i = next.Add(1) - 1 {
 				n := content.GroupLen(size, i)
-				if got, _ := p.file.ReadAt(buf[:n], i*content.GroupSize); got < n {
+				p.meter.add(int64(n))
+				if !written.Has(i) {
 					continue
 				}
-				p.meter.add(int64(n))
-				if o.VerifyGroup(i, buf[:n]) == nil {
+				got, _ := p.file.ReadAt(buf[:n], i*content.GroupSize)
+				if got == n && o.VerifyGroup(i, buf[:n]) == nil {
 					mu.Lock()
 					have.Set(i)
 					mu.Unlock()
 				}
 			}
+			return nil
 		})
 	}
 	return have, g.Wait()

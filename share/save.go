@@ -21,8 +21,11 @@ type saving struct {
 	size    int64 // what is known of it, or -1; the true size after run
 	meter   *meter
 	exec    bool
-	sync    bool // fsync before the rename
-	replace bool // another file may be replaced
+	sync    bool   // fsync before the rename
+	replace bool   // another file may be replaced
+	path    Path   // its path in the listing, or its name; for seeds
+	hint    int64  // the size as somebody tells it, or -1
+	twin    string // another file in root that has the same content; empty: none is known
 
 	already  bool // the file was there
 	identity fileIdentity
@@ -99,11 +102,16 @@ func (s *saving) fetch(ctx context.Context, p *partial) error {
 	if s.exec {
 		p.mode = 0o777
 	}
-	f := &fetch{crowd: s.getting.crowd, meter: s.meter, id: s.id, size: s.size, sink: p}
-	size, err := f.run(ctx)
+	p.seeding = &seeding{saving: s, ctx: ctx}
+	defer p.seeding.close()
+	seeded, err := s.fromSeed(ctx, p)
+	if err == nil && !seeded {
+		f := &fetch{crowd: s.getting.crowd, meter: s.meter, id: s.id, size: s.size, sink: p}
+		s.size, err = f.run(ctx)
+		s.outboard = f.outboard
+	}
 	if err == nil {
 		s.meter.phase(PhaseWriting)
-		s.size, s.outboard = size, f.outboard
 		err = s.finish(ctx, p)
 	}
 	if err == nil && s.already {
@@ -122,6 +130,28 @@ func (s *saving) fetch(ctx context.Context, p *partial) error {
 	}
 	p.close()
 	return err
+}
+
+// fromSeed fills p with a file of one chunk group from a seed directory.
+func (s *saving) fromSeed(ctx context.Context, p *partial) (bool, error) {
+	size := max(s.size, s.hint)
+	if s.getting.seeds == nil || size < 1 || size > content.GroupSize {
+		return false, nil
+	}
+	buf := groupBuffers.Get().(*[content.GroupSize]byte)
+	defer groupBuffers.Put(buf)
+	if !s.getting.seeds.read(ctx, s.id, size, buf) || content.VerifyData(s.id, buf[:size]) != nil {
+		return false, ctx.Err()
+	}
+	if err := p.file.Truncate(size); err != nil {
+		return false, err
+	}
+	if err := p.write(0, buf[:size]); err != nil {
+		return false, err
+	}
+	s.size = size
+	s.getting.crowd.gave(local{s.getting.library}, size)
+	return true, nil
 }
 
 // finish makes p the target. What has come there while the content was on its

@@ -116,6 +116,7 @@ type tree struct {
 	fresh        bool // nothing is in it yet
 
 	size, files int64
+	twins       twins
 
 	mu      sync.Mutex
 	written int64 // guarded by mu: files that were not there
@@ -147,6 +148,7 @@ func (g *getting) survey(listing *listingFile) (t *tree, single *Entry, err erro
 		if e.Kind == KindFile {
 			t.files++
 			t.size += e.Size
+			t.twins.add(e)
 		}
 		if t.size > content.SizeMax {
 			return nil, nil, fmt.Errorf("%w: its files add up to an impossible size", ErrBadListing)
@@ -158,6 +160,7 @@ func (g *getting) survey(listing *listingFile) (t *tree, single *Entry, err erro
 	if !found {
 		return nil, nil, fmt.Errorf("%q is not in it: %w", Escape(string(t.sub)), ErrNotFound)
 	}
+	t.twins.settle()
 	return t, nil, nil
 }
 
@@ -233,6 +236,10 @@ func (t *tree) build(ctx context.Context) error {
 	}
 	if !t.fresh {
 		if err := t.prune(root); err != nil {
+			return err
+		}
+	} else if t.getting.seeds == nil && !t.twins.any() { // which may take no room
+		if err := checkSpace(lock, t.size); err != nil {
 			return err
 		}
 	}
@@ -362,6 +369,7 @@ func (t *tree) saving(root *os.Root, e Entry, local string) *saving {
 	return &saving{
 		getting: t.getting, root: root, name: local, id: e.ID, size: e.Size,
 		exec: e.Executable, meter: t.getting.meter.part(), replace: t.getting.options.Force || !t.inPlace,
+		path: e.Path, hint: -1,
 	}
 }
 

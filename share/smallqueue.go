@@ -20,6 +20,7 @@ type smallQueue struct {
 type smallFile struct {
 	entry Entry
 	local string // its path here
+	twin  string // the path here of a file that is equal, or empty
 
 	tried []source // that were asked
 	owing int      // how many of them owe an answer

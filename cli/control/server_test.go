@@ -93,6 +93,7 @@ func TestServerRefusesBadRequests(t *testing.T) {
 		"bad ID":           {get(GetRequest{What: "b3:1", Dir: "/tmp"}), CodeUsage},
 		"relative target":  {get(GetRequest{What: "a", Target: "a"}), CodeUsage},
 		"bad peer":         {get(GetRequest{What: "a", Dir: "/tmp", Peers: []string{"x"}}), CodeUsage},
+		"relative seeds":   {get(GetRequest{What: "a", Dir: "/tmp", SeedFrom: []string{"s"}}), CodeUsage},
 		"bad inner path":   {get(GetRequest{What: "a", Dir: "/tmp", Path: "../x"}), CodeUsage},
 		"stream and save":  {get(GetRequest{What: "a", Dir: "/tmp", Stream: true}), CodeUsage},
 		"group":            {get(GetRequest{What: "@office/a", Dir: "/tmp"}), CodeNotFound},

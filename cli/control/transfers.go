@@ -64,7 +64,12 @@ func (s *Server) parseGet(req GetRequest) (what share.What, o share.GetOptions, 
 	if err := share.CheckIncludes(req.Include); err != nil {
 		return what, o, Errorf(CodeUsage, "%s", OneLine(err.Error()))
 	}
-	o = share.GetOptions{Dir: req.Dir, Target: req.Target, Force: req.Force, From: req.From,
+	for _, dir := range req.SeedFrom {
+		if !filepath.IsAbs(dir) {
+			return what, o, Errorf(CodeUsage, "seed_from %q is not absolute", dir)
+		}
+	}
+	o = share.GetOptions{Dir: req.Dir, Target: req.Target, Force: req.Force, SeedFrom: req.SeedFrom, From: req.From,
 		Include: req.Include, Strict: req.Strict, Any: req.Any, NoServe: req.NoServe,
 		Mirrors: req.Mirrors, AnyMirrors: req.AnyMirrors}
 	if o.Peers, err = share.ParsePeers(req.Peers); err != nil {

@@ -64,20 +64,21 @@ type RemoveRequest struct {
 // GetRequest is the body of POST /transfers.
 type GetRequest struct {
 	What     string   `json:"what"`
-	Literal  bool     `json:"literal,omitempty"`  // What is a name, whatever it looks like
-	Dir      string   `json:"dir,omitempty"`      // absolute: save in it, under the content's name
-	Target   string   `json:"target,omitempty"`   // absolute: save as it; wins over Dir
-	Stream   bool     `json:"stream,omitempty"`   // send the bytes as data frames instead of saving
-	Force    bool     `json:"force,omitempty"`    // replace a different file
-	From     peer.ID  `json:"from,omitempty"`     // only manifests signed by it
-	Path     string   `json:"path,omitempty"`     // what inside the directory
-	Include  []string `json:"include,omitempty"`  // patterns of what inside the directory; empty: all
-	Peers    []string `json:"peers,omitempty"`    // to ask first, as share.ParsePeer reads them
-	Mirrors  []string `json:"mirrors,omitempty"`  // URLs of the raw file, wherever they are, as share.ParseMirror reads them
-	Any      bool     `json:"any,omitempty"`      // don't ask groups
-	Strict   bool     `json:"strict,omitempty"`   // refuse names that only strangers vouch for
-	NoServe  bool     `json:"no_serve,omitempty"` // don't go on serving what was got
-	Detached bool     `json:"detached,omitempty"` // go on when the request's connection closes
+	Literal  bool     `json:"literal,omitempty"`   // What is a name, whatever it looks like
+	Dir      string   `json:"dir,omitempty"`       // absolute: save in it, under the content's name
+	Target   string   `json:"target,omitempty"`    // absolute: save as it; wins over Dir
+	Stream   bool     `json:"stream,omitempty"`    // send the bytes as data frames instead of saving
+	Force    bool     `json:"force,omitempty"`     // replace a different file
+	SeedFrom []string `json:"seed_from,omitempty"` // absolute directories with what need not be fetched
+	From     peer.ID  `json:"from,omitempty"`      // only manifests signed by it
+	Path     string   `json:"path,omitempty"`      // what inside the directory
+	Include  []string `json:"include,omitempty"`   // patterns of what inside the directory; empty: all
+	Peers    []string `json:"peers,omitempty"`     // to ask first, as share.ParsePeer reads them
+	Mirrors  []string `json:"mirrors,omitempty"`   // URLs of the raw file, wherever they are, as share.ParseMirror reads them
+	Any      bool     `json:"any,omitempty"`       // don't ask groups
+	Strict   bool     `json:"strict,omitempty"`    // refuse names that only strangers vouch for
+	NoServe  bool     `json:"no_serve,omitempty"`  // don't go on serving what was got
+	Detached bool     `json:"detached,omitempty"`  // go on when the request's connection closes
 
 	AnyMirrors bool `json:"any_mirrors,omitempty"` // ask the mirrors that strangers name, too
 }
