@@ -201,12 +201,17 @@ func (q *request) finish(err error) {
 	q.result <- err
 }
 
+// modifiedThere is the answer for a file that has changed at the source, or gone.
+type modifiedThere struct{ *CorruptError }
+
+func (e modifiedThere) Unwrap() error { return e.CorruptError }
+
 func (r *remote) answerError(a dataAnswer) error {
 	switch a.code {
 	case codeNotHeld:
 		return errNotHeld
 	case codeModified:
-		return &CorruptError{Peer: r.id, Reason: "the file was modified there since it was shared"}
+		return modifiedThere{&CorruptError{Peer: r.id, Reason: "the file was modified there since it was shared"}}
 	case codeRefused:
 		return fmt.Errorf("%s: %w", r.id, ErrRefused)
 	}
