@@ -53,9 +53,11 @@ type crowd struct {
 	spare     []peer.AddrInfo // not dialled while there were enough
 	stats     map[peer.ID]*SourceStat
 	seen      map[peer.ID]bool
+	toldCount int             // peers offered because a source told of them
 	dialErr   error           // the last dial's that failed
 	unheard   int             // dials that failed
 	corrupt   []*CorruptError // what dropped peers did, one each
+	shunned   []*CorruptError // what peers did in earlier gets that were offered
 	busy      int             // searches and dials under way
 	searched  map[content.ID]bool
 	listening map[content.ID]bool // to the local network
@@ -125,6 +127,12 @@ func (c *crowd) take(ctx context.Context, p peer.AddrInfo, neighbor bool) {
 		return
 	}
 	c.seen[p.ID] = true
+	if c.library != nil {
+		if bad := c.library.liars.did(p.ID); bad != nil {
+			c.shunned = append(c.shunned, bad)
+			return
+		}
+	}
 	d.tried++
 	c.begin()
 	c.group.Go(func() error {
@@ -275,6 +283,10 @@ func (c *crowd) demote(s source) {
 // drop takes a source out for good. A *CorruptError is remembered and told,
 // even when another request has dropped the source already for what came of it.
 func (c *crowd) drop(s source, err error) {
+	if bad := lie(err); bad != nil && c.library != nil && s.via() != ViaLocal {
+		c.library.liars.add(bad)
+		c.meter.noteOnce(fmt.Sprintf("%s is not asked any more: %s", bad.Peer, Escape(bad.Reason)))
+	}
 	if c.remove(s, err) {
 		if r, ok := s.(*remote); ok {
 			r.stream.Reset() // its reader may be our caller: close waits for it
@@ -326,7 +338,7 @@ func (c *crowd) gave(s source, bytes int64) {
 }
 
 // report lists what each source gave, most first, and the peers and mirrors
-// that were dropped for wrong bytes.
+// that were dropped for wrong bytes, peers in this get or an earlier one.
 func (c *crowd) report() (stats []SourceStat, corrupt []peer.ID, mirrors []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -337,7 +349,7 @@ func (c *crowd) report() (stats []SourceStat, corrupt []peer.ID, mirrors []strin
 		}
 	}
 	slices.SortFunc(stats, func(a, b SourceStat) int { return int(b.Bytes - a.Bytes) })
-	for _, e := range c.corrupt {
+	for _, e := range slices.Concat(c.corrupt, c.shunned) {
 		if e.Mirror == "" {
 			corrupt = append(corrupt, e.Peer)
 		}
@@ -352,6 +364,8 @@ func (c *crowd) verdict(id content.ID) error {
 	switch {
 	case len(c.corrupt) > 0:
 		return c.corrupt[0]
+	case len(c.shunned) > 0 && c.unheard == 0:
+		return fmt.Errorf("not asked again: %w", c.shunned[0])
 	case c.onlyMirrors(id):
 		return fmt.Errorf("%s: %w", id, errOnlyMirrors)
 	case c.unheard > 0:

@@ -74,7 +74,7 @@ type Got struct {
 	Took         time.Duration
 	Already      bool         // the same bytes were there: nothing was written
 	Sources      []SourceStat // most bytes first
-	Corrupt      []peer.ID    // peers dropped because of what they sent
+	Corrupt      []peer.ID    // peers not asked, or not any more, because of what they sent, in this get or an earlier one
 
 	CorruptMirrors []string // URLs of mirrors dropped because of what they sent
 }
@@ -100,6 +100,7 @@ func (l *Library) Get(ctx context.Context, w What, o GetOptions) (Got, error) {
 	var ticking sync.WaitGroup
 	ticking.Go(func() { tickUntil(ctx, m) })
 	got, err := g.run(ctx)
+	g.stopServing()
 	cancel()
 	g.crowd.close()
 	if err != nil && whole.Err() != nil {
@@ -150,6 +151,9 @@ type getting struct {
 	seeds     *seeds
 	liars     []peer.ID               // who answered the search with what must not be believed
 	mirrors   map[content.ID][]string // that may be asked, as manifests name them
+
+	mu      sync.Mutex
+	serving []*transfer // guarded by mu: complete, and served until the end
 }
 
 func (g *getting) run(ctx context.Context) (Got, error) {
@@ -503,6 +507,35 @@ func openDevice(target string) (*os.File, error) {
 // serves says whether what is got is shared on from here.
 func (g *getting) serves() bool {
 	return g.library.node.Role() == node.RolePeer && !g.options.NoServe && g.options.Path == "" && len(g.options.Include) == 0
+}
+
+// shares says whether others may have what is got while it comes. A visitor
+// serves that much, so that a crowd of visitors feeds itself.
+func (g *getting) shares() bool { return !g.options.NoServe }
+
+// servingMax is how many complete files of a directory are kept open until
+// the catalog has them: the others are served again then.
+const servingMax = 64
+
+// keepServing takes over a transfer that is complete, until stopServing: what
+// it has brought is in no catalog yet.
+func (g *getting) keepServing(t *transfer) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.serving) == servingMax || content.GroupCount(t.size) < attendsMin {
+		return false
+	}
+	g.serving = append(g.serving, t)
+	return true
+}
+
+func (g *getting) stopServing() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, t := range g.serving {
+		g.library.exit(t)
+	}
+	g.serving = nil
 }
 
 // keep enters what was got into the library, with the publisher's manifest,

@@ -59,10 +59,9 @@ func (r *remote) smallRequest(id content.ID, answer smallAnswer) *request {
 			if err == nil {
 				return // answered
 			}
-			if errors.As(err, new(modifiedThere)) {
+			if bad := new(CorruptError); errors.As(err, &bad) && bad.modified {
 				err = errNotHeld // its other files are as good as before
-			}
-			if bad := new(CorruptError); errors.As(err, &bad) && bad.ID.IsZero() {
+			} else if bad.ID.IsZero() && bad.Peer != "" {
 				err = &CorruptError{ID: id, Peer: bad.Peer, Reason: bad.Reason}
 			}
 			answer(nil, err)

@@ -106,7 +106,8 @@ func (s *saving) fetch(ctx context.Context, p *partial) error {
 	defer p.seeding.close()
 	seeded, err := s.fromSeed(ctx, p)
 	if err == nil && !seeded {
-		f := &fetch{crowd: s.getting.crowd, meter: s.meter, id: s.id, size: s.size, sink: p}
+		f := &fetch{crowd: s.getting.crowd, meter: s.meter, id: s.id, size: s.size, sink: p,
+			share: s.getting.shares(), kept: s.getting.keepServing}
 		s.size, err = f.run(ctx)
 		s.outboard = f.outboard
 	}

@@ -20,12 +20,16 @@ import (
 type seeding struct {
 	saving *saving
 	ctx    context.Context // of the get: the sink's methods take none
-	files  []*os.File      // that may hold groups; nil until opened
+
+	mu    sync.Mutex // several sources may be asked to prove the size
+	files []*os.File // guarded by mu: that may hold groups; nil until opened
 }
 
 // open opens the files that may hold groups of a content of the size that was
 // told. The most likely come first.
 func (s *seeding) open(size int64) ([]*os.File, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.files != nil {
 		return s.files, nil
 	}

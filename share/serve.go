@@ -44,7 +44,7 @@ func (l *Library) matches(who peer.ID, prefix []byte) bool {
 	if err != nil {
 		l.log.Warn("look for what a neighbor wants", "err", err)
 	}
-	return found
+	return found || l.transferring(prefix)
 }
 
 // askerAt is the peer at the other end of s.
@@ -80,6 +80,12 @@ func (l *Library) answerMeta(ctx context.Context, w io.Writer, line []byte, from
 	q, err := decodeMetaRequest(line)
 	if err != nil {
 		return writeLine(w, metaAnswer{End: true, Error: "malformed request"})
+	}
+	if q.Op == opHaves {
+		return l.answerHaves(ctx, w, q, from)
+	}
+	if l.visitor {
+		return writeLine(w, metaAnswer{End: true, Error: "a visitor, who shares nothing"})
 	}
 	if q.Op == opList {
 		return l.answerList(ctx, w, q.After, from)
@@ -143,7 +149,8 @@ type dataServer struct {
 	mu   sync.Mutex
 	open map[uint32]bool // guarded by mu: unanswered tags, true once cancelled
 
-	file *held // the file of the last request, kept open for the next
+	file *held     // the file of the last request, kept open for the next
+	live *transfer // or the get under way that it was served from
 	id   content.ID
 
 	batch []taggedRequest        // being answered
@@ -169,11 +176,7 @@ func (l *Library) serveData(ctx context.Context, s network.Stream) error {
 		queue: make(chan taggedRequest, requestsOpenMax),
 		open:  map[uint32]bool{},
 	}
-	defer func() {
-		if d.file != nil {
-			d.file.close()
-		}
-	}()
+	defer d.closeContent()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		defer close(d.queue)
@@ -382,9 +385,16 @@ func (d *dataServer) openContent(ctx context.Context, id content.ID) (size int64
 	if d.file != nil && d.id == id && d.file.unchanged() {
 		return d.file.identity.size, nil
 	}
-	if d.file != nil {
-		d.file.close()
-		d.file = nil
+	if d.live != nil && d.id == id && !d.live.ended() {
+		return d.live.size, nil
+	}
+	d.closeContent()
+	if t := d.library.serving(id); t != nil {
+		d.live, d.id = t, id
+		return t.size, nil
+	}
+	if d.library.visitor {
+		return 0, &refusal{codeNotHeld, notHeldText}
 	}
 	found, err := d.locate(id)
 	if err != nil {
@@ -393,7 +403,7 @@ func (d *dataServer) openContent(ctx context.Context, id content.ID) (size int64
 	h, err := d.library.openLocated(ctx, id, found, d.allow)
 	switch {
 	case errors.Is(err, ErrNotShared):
-		return 0, &refusal{codeNotHeld, "not held here"}
+		return 0, &refusal{codeNotHeld, notHeldText}
 	case errors.Is(err, ErrModified):
 		return 0, &refusal{codeModified, "modified since it was shared"}
 	case err != nil:
@@ -401,6 +411,16 @@ func (d *dataServer) openContent(ctx context.Context, id content.ID) (size int64
 	}
 	d.file, d.id = h, id
 	return h.identity.size, nil
+}
+
+func (d *dataServer) closeContent() {
+	if d.file != nil {
+		d.file.close()
+	}
+	if d.live != nil {
+		d.live.release()
+	}
+	d.file, d.live = nil, nil
 }
 
 func (d *dataServer) answerOutboard(q taggedRequest, size int64) error {
@@ -437,6 +457,9 @@ func (d *dataServer) chainingValues(q taggedRequest, size int64) ([]byte, error)
 	if content.GroupCount(size) == 1 {
 		return q.id[:], nil
 	}
+	if d.live != nil {
+		return d.live.values(q.level, q.first, q.count), nil
+	}
 	if q.level == 0 {
 		return d.library.catalog.outboardRange(q.id, q.first, q.count)
 	}
@@ -456,12 +479,8 @@ func (d *dataServer) answerSpan(q taggedRequest, size int64) error {
 		if d.cancelled(q.tag) {
 			return &refusal{codeCancelled, "cancelled"}
 		}
-		err := readHeld(d.file, size, i, &d.buf)
-		if errors.Is(err, ErrModified) || err == nil && !d.file.unchanged() {
-			return &refusal{codeModified, "modified since it was shared"}
-		}
-		if err != nil {
-			return &refusal{codeInternal, "can't be read"}
+		if err := d.readGroup(size, i); err != nil {
+			return err
 		}
 		kind := frameData
 		if i == span.End()-1 {
@@ -471,6 +490,27 @@ func (d *dataServer) answerSpan(q taggedRequest, size int64) error {
 		if err := d.frame(kind, q.tag, index, d.buf[:content.GroupLen(size, i)]); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// readGroup reads a group of the open file into d.buf.
+func (d *dataServer) readGroup(size, index int64) error {
+	if d.live != nil {
+		if !d.live.holds(index) {
+			return &refusal{codeNotHeld, "not held yet"}
+		}
+		if _, err := d.live.read(index, &d.buf); err != nil {
+			return &refusal{codeNotHeld, "can't be read any more"}
+		}
+		return nil
+	}
+	err := readHeld(d.file, size, index, &d.buf)
+	if errors.Is(err, ErrModified) || err == nil && !d.file.unchanged() {
+		return &refusal{codeModified, "modified since it was shared"}
+	}
+	if err != nil {
+		return &refusal{codeInternal, "can't be read"}
 	}
 	return nil
 }

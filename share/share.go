@@ -92,6 +92,8 @@ type CorruptError struct {
 	Peer   peer.ID    // empty when the fault is not one peer's
 	Mirror string     // the URL of the mirror whose fault it is, or empty
 	Reason string     // as "chunk group 7 does not match", without names from outside
+
+	modified bool // the peer has said itself that its file has changed
 }
 
 func (e *CorruptError) Error() string {
@@ -216,6 +218,7 @@ type Library struct {
 	log      *slog.Logger
 	dir      string
 	tempDir  bool // dir is ours to remove
+	visitor  bool // serves nothing but what it is getting, while it does
 	catalog  *catalog
 	home     fileIdentity  // of the node's home, which is never shared
 	announce chan shareKey // shares whose announcement was put off; capacity 64
@@ -233,6 +236,10 @@ type Library struct {
 	// rehashing lets one file be hashed again at a time: a request for it must
 	// not cost this machine all its processors.
 	rehashing sync.Mutex
+
+	transfers transfers
+	asking    lately
+	liars     liars
 
 	closeOnce sync.Once
 	closeErr  error
@@ -271,9 +278,11 @@ func Open(n *node.Node, cfg Config) (*Library, error) {
 	l.SetLimits(cfg.UpMax, cfg.DownMax)
 	l.announce = make(chan shareKey, 64)
 	l.lister = newLister()
-	if n.Role() != node.RoleVisitor {
-		l.serve()
-	}
+	l.visitor = n.Role() == node.RoleVisitor
+	l.transfers.byID = map[content.ID]*transfer{}
+	l.asking.byID = map[content.ID][]askedAt{}
+	l.liars.byPeer = map[peer.ID]*CorruptError{}
+	l.serve()
 	return l, nil
 }
 

@@ -323,5 +323,9 @@ var errSizeInListing = fmt.Errorf("%w: a file's size is not what it says", ErrBa
 // that tells a wrong size. Asked in earnest, the source may give the right ones.
 func (s *smallFetch) judge(ctx context.Context, a smallArrival) ([]byte, error) {
 	f := &fetch{crowd: s.crowd, meter: s.crowd.meter, id: a.file.entry.ID, size: a.file.entry.Size}
-	return f.prove(ctx, a.from, true)
+	p, err := f.prove(ctx, a.from)
+	if err != nil {
+		return nil, err
+	}
+	return p.last, nil
 }

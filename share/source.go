@@ -201,17 +201,12 @@ func (q *request) finish(err error) {
 	q.result <- err
 }
 
-// modifiedThere is the answer for a file that has changed at the source, or gone.
-type modifiedThere struct{ *CorruptError }
-
-func (e modifiedThere) Unwrap() error { return e.CorruptError }
-
 func (r *remote) answerError(a dataAnswer) error {
 	switch a.code {
 	case codeNotHeld:
 		return errNotHeld
 	case codeModified:
-		return modifiedThere{&CorruptError{Peer: r.id, Reason: "the file was modified there since it was shared"}}
+		return &CorruptError{Peer: r.id, Reason: "the file was modified there since it was shared", modified: true}
 	case codeRefused:
 		return fmt.Errorf("%s: %w", r.id, ErrRefused)
 	}
@@ -248,7 +243,7 @@ func (r *remote) ask(ctx context.Context, q dataRequest, onData func(dataAnswer)
 	err := r.exchange(ctx, q, onData)
 	var bad *CorruptError
 	if errors.As(err, &bad) && bad.ID.IsZero() { // the stream's fault, and not one answer's
-		return &CorruptError{ID: q.id, Peer: bad.Peer, Reason: bad.Reason}
+		return &CorruptError{ID: q.id, Peer: bad.Peer, Reason: bad.Reason, modified: bad.modified}
 	}
 	return err
 }

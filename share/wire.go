@@ -21,6 +21,7 @@ import (
 //	{"op":"name","key":"1220…"}   manifests whose name has this key (hex multihash)
 //	{"op":"id","id":"b3:…"}       manifests of this content
 //	{"op":"list","after":"5f0c…"} a page of all manifests, newest shares first
+//	{"op":"haves","id":"b3:…"}    what of this content is held, and who else asks for it
 //
 // and the other side answers each request with any number of manifest lines,
 // 64 at most, and a last line:
@@ -44,6 +45,24 @@ import (
 // this answer's manifests; left out it is 0. The most is 10,000, and means at
 // least so many. An after that the peer does not know, or does not know any more,
 // is answered with an error, and so are requests beyond what it cares to answer.
+//
+// Haves are answered with one line, for a content that is held as a whole, held
+// in part by a peer that is getting it, or not held:
+//
+//	{"end":true,"size":1073741824,"all":true,"peers":[{"id":"12D3…","addrs":["/ip4/…"]}]}
+//	{"end":true,"size":1073741824,"haves":[[0,12],[40,3]],"more":7001,"peers":[…]}
+//	{"end":true,"error":"not held here"}
+//
+// haves are runs of chunk groups, [first, count], ascending, not touching, 2,048
+// at most; a request with "first":7001 is answered with those from there on, and
+// more is the first of the next request, left out when there is no further run. A
+// getter that has nothing yet answers with neither all nor haves. peers, 16 at
+// most with 4 addresses each, have asked the teller for this content within the
+// last minute and are connected to it: getters that share what they have so find
+// each other. An address is told only if the teller sees that peer at its IP
+// address, and one that is loopback or private only over such a connection; an
+// asker takes no other, so that nobody is sent to a third party. Ask four times a
+// second at most, and someone who holds all once a second.
 //
 // Unknown fields are ignored; an unknown op is answered with an error. Ops are
 // append-only. A manifest is an envelope of kind "manifest" (manifest.go).
@@ -105,19 +124,24 @@ const (
 	metaManifestsMax = 64       // in one answer
 	listTotalMax     = 10_000   // the highest total of a list: at least so many
 	cursorMax        = 64       // bytes of a list's next
+	havesMax         = 2048     // runs in one answer
+	toldMax          = 16       // peers in one answer
+	toldAddrsMax     = 4        // addresses of one of them
 )
 
 type metaRequest struct {
 	Op    string `json:"op"`
 	Key   string `json:"key,omitempty"`   // of opName
-	ID    string `json:"id,omitempty"`    // of opID
+	ID    string `json:"id,omitempty"`    // of opID and opHaves
 	After string `json:"after,omitempty"` // of opList: hostile
+	First int64  `json:"first,omitempty"` // of opHaves: hostile
 }
 
 const (
-	opName = "name"
-	opID   = "id"
-	opList = "list"
+	opName  = "name"
+	opID    = "id"
+	opList  = "list"
+	opHaves = "haves"
 )
 
 type metaAnswer struct {
@@ -126,6 +150,19 @@ type metaAnswer struct {
 	Error    string          `json:"error,omitempty"`
 	Total    int             `json:"total,omitempty"` // at a list's end
 	Next     string          `json:"next,omitempty"`  // at a list's end: hostile
+
+	// Of opHaves; all of it hostile.
+	Size  int64      `json:"size,omitempty"`
+	All   bool       `json:"all,omitempty"`
+	Haves [][2]int64 `json:"haves,omitempty"`
+	More  int64      `json:"more,omitempty"`
+	Peers []toldPeer `json:"peers,omitempty"`
+}
+
+// toldPeer is one peer of an answer to opHaves.
+type toldPeer struct {
+	ID    string   `json:"id"`
+	Addrs []string `json:"addrs"`
 }
 
 // readLine reads one line of at most metaLineMax bytes, its newline not counted

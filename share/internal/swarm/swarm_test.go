@@ -1,18 +1,11 @@
 package swarm
 
 import (
-	"flag"
-	"fmt"
-	"math/rand/v2"
-	"os"
-	"strings"
 	"testing"
+	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/p2pshare/p2pshare/share/content"
 )
-
-var update = flag.Bool("update", false, "rewrite the transcripts in testdata")
 
 func TestBitfieldCountsAndFindsWhatIsClear(t *testing.T) {
 	for _, n := range []int64{1, 63, 64, 65, 1000} {
@@ -38,221 +31,214 @@ func TestBitfieldCountsAndFindsWhatIsClear(t *testing.T) {
 	}
 }
 
+// serve lets the sources bring whatever they are asked for, each its rate of
+// groups a second at best, until nothing more is asked, and returns what came
+// from each.
+func serve(t *testing.T, d *Download, rates map[Source]float64) map[Source][]int64 {
+	t.Helper()
+	got := map[Source][]int64{}
+	owes := map[Source][]content.Span{}
+	credit := map[Source]float64{}
+	const step = 10 * time.Millisecond
+	for now := time.Duration(0); !d.Done(); now += step {
+		if now > time.Hour {
+			t.Fatalf("not done in an hour: %d groups are missing", d.Missing())
+		}
+		for _, s := range d.order {
+			for {
+				span, ok := d.Next(s, now)
+				if !ok {
+					break
+				}
+				owes[s] = append(owes[s], span)
+			}
+			if len(owes[s]) == 0 {
+				continue
+			}
+			for credit[s] += rates[s] * step.Seconds(); credit[s] >= 1 && len(owes[s]) > 0; credit[s]-- {
+				span := owes[s][0]
+				d.Arrived(s, span.First, now)
+				got[s] = append(got[s], span.First)
+				if span.Count == 1 {
+					d.Settled(s, span)
+					owes[s] = owes[s][1:]
+					continue
+				}
+				// A request is settled as a whole; that the rest is asked anew is
+				// as good.
+				d.Settled(s, span)
+				owes[s] = owes[s][1:]
+			}
+		}
+	}
+	return got
+}
+
 func TestHeldGroupsAreNeverAsked(t *testing.T) {
 	have := NewBitfield(100)
 	for i := int64(0); i < 100; i += 3 {
 		have.Set(i)
 	}
-	d := New(have, Config{})
-	d.Join(0)
+	d := New(have.Clone(), Config{})
+	d.Join(0, 0)
 	asked := map[int64]bool{}
-	for {
-		span, ok := d.Next(0)
-		if !ok {
-			break
+	for _, i := range serve(t, d, map[Source]float64{0: 100})[0] {
+		if have.Has(i) || asked[i] {
+			t.Errorf("group %d is asked, and held already", i)
 		}
-		for i := span.First; i < span.End(); i++ {
-			if have.Has(i) || asked[i] {
-				t.Errorf("group %d is asked, and held or owed already", i)
-			}
-			asked[i] = true
-		}
+		asked[i] = true
 	}
 	if len(asked) != 66 {
 		t.Errorf("%d groups are asked of the only source, want the 66 missing", len(asked))
 	}
 }
 
-func TestWindowBoundsWhatIsAhead(t *testing.T) {
-	d := New(NewBitfield(100), Config{Window: 10, SpanMax: 4})
-	d.Join(0)
-	var owed []content.Span
+func TestWindowBoundsWhatIsAheadAndKeepsOrder(t *testing.T) {
+	d := New(NewBitfield(100), Config{Window: 6, SpanMax: 4})
+	d.Join(0, 0)
+	next := int64(0)
 	for {
-		span, ok := d.Next(0)
+		span, ok := d.Next(0, 0)
 		if !ok {
 			break
 		}
-		owed = append(owed, span)
+		if span.First != next {
+			t.Errorf("span %v is asked, want it to begin at %d", span, next)
+		}
+		next = span.End()
 	}
-	if last := owed[len(owed)-1]; last.End() != 10 {
-		t.Errorf("spans reach to %d, want to the window's end at 10", last.End())
+	if next != 6 {
+		t.Errorf("spans reach to %d, want to the window's end at 6", next)
 	}
-	for i := owed[0].First; i < owed[0].End(); i++ {
-		d.Arrived(i)
-	}
-	d.Settled(0, owed[0])
-	span, ok := d.Next(0)
-	if want := (content.Span{First: 10, Count: owed[0].Count}); !ok || span != want {
-		t.Errorf("Next after %d groups = %v, %v, want %v", owed[0].Count, span, ok, want)
+	d.Arrived(0, 0, 0)
+	d.Arrived(0, 1, 0)
+	if end := d.end(); end != 8 {
+		t.Errorf("the window ends at %d after two groups, want 8", end)
 	}
 }
 
-func TestLastSpansAreAskedOfOtherSourcesToo(t *testing.T) {
-	d := New(NewBitfield(4), Config{})
-	owed := map[Source][]content.Span{}
-	for i := range Source(owersMax + 1) {
-		d.Join(i)
-		groups := 0
-		for span, ok := d.Next(i); ok; span, ok = d.Next(i) {
-			owed[i] = append(owed[i], span)
-			groups += int(span.Count)
-		}
-		want := 4
-		if i == owersMax {
-			want = 0
-		}
-		if groups != want {
-			t.Errorf("source %d is asked for %d groups, want %d", i, groups, want)
-		}
-	}
-	d.Leave(0)
-	for _, span := range owed[0] {
-		d.Settled(0, span)
-	}
-	if _, ok := d.Next(owersMax); !ok {
-		t.Error("what a source gave back is not asked of another")
+func TestSlowSourcesAreGivenLess(t *testing.T) {
+	d := New(NewBitfield(2000), Config{})
+	d.Join(0, 0)
+	d.Join(1, 1)
+	got := serve(t, d, map[Source]float64{0: 100, 1: 10})
+	if part := float64(len(got[1])) / 2000; part < 0.05 || part > 0.13 {
+		t.Errorf("a source a tenth as fast brings %.2f of it", part)
 	}
 }
 
-// sim is a seeded network of sources in rounds: in each, every source answers
-// its oldest span, or part of it, or lies, or is too slow, or leaves.
-type sim struct {
-	rng   *rand.Rand
-	d     *Download
-	owed  map[Source][]content.Span
-	liars map[Source]bool
-	slow  map[Source]bool
-	log   strings.Builder
-
-	sent int64 // groups that arrived, twice or not
-}
-
-const simSources = 5
-
-func newSim(seed uint64, groups int64) *sim {
-	s := &sim{
-		rng: rand.New(rand.NewPCG(seed, 1)), d: New(NewBitfield(groups), Config{}),
-		owed: map[Source][]content.Span{}, liars: map[Source]bool{}, slow: map[Source]bool{},
+func TestEqualSourcesBringEqualParts(t *testing.T) {
+	d := New(NewBitfield(4096), Config{})
+	rates := map[Source]float64{}
+	for s := range Source(4) {
+		d.Join(s, uint64(s))
+		rates[s] = 200
 	}
-	for i := range Source(simSources) {
-		s.d.Join(i)
-		s.owed[i] = nil
-		s.liars[i] = i > 0 && s.rng.IntN(4) == 0
-		s.slow[i] = i > 0 && s.rng.IntN(4) == 0
-	}
-	return s
-}
-
-func (s *sim) round(t *testing.T, n int) {
-	for i := range Source(simSources) {
-		if _, here := s.owed[i]; !here {
-			continue
+	for s, groups := range serve(t, d, rates) {
+		if part := float64(len(groups)) / 4096; part < 0.2 || part > 0.3 {
+			t.Errorf("source %d brings %.2f of it, want a quarter", s, part)
 		}
-		for len(s.owed[i]) < 3 {
-			span, ok := s.d.Next(i)
-			if !ok {
-				break
+	}
+}
+
+func TestWhatAStalledSourceOwesIsAskedOfOthers(t *testing.T) {
+	d := New(NewBitfield(8), Config{})
+	d.Join(0, 0)
+	owed := int64(0)
+	for span, ok := d.Next(0, 0); ok; span, ok = d.Next(0, 0) {
+		owed += span.Count
+	}
+	if owed != 8 {
+		t.Fatalf("the only source owes %d groups, want all 8", owed)
+	}
+	d.Join(1, 1)
+	again := int64(0)
+	for span, ok := d.Next(1, silenceMin); ok; span, ok = d.Next(1, silenceMin) {
+		again += span.Count
+	}
+	if again != 8 {
+		t.Errorf("%d groups are asked of another when the source has stalled, want all 8", again)
+	}
+	if span, ok := d.Next(0, silenceMin); ok {
+		t.Errorf("a source that has stalled is asked for %v", span)
+	}
+}
+
+func TestAnExpelledSourceIsNeverAskedAgain(t *testing.T) {
+	d := New(NewBitfield(8), Config{})
+	d.Join(0, 0)
+	d.Expel(0)
+	d.Join(0, 0)
+	d.JoinPartial(0, 0)
+	d.Holds(0, content.Span{Count: 8})
+	if span, ok := d.Next(0, 0); ok {
+		t.Errorf("an expelled source is asked for %v", span)
+	}
+}
+
+func TestTheRarestGroupsAreAskedFirst(t *testing.T) {
+	for seed := range uint64(20) {
+		d := New(NewBitfield(64), Config{SpanMax: 1, Seed: seed})
+		for s := range Source(3) {
+			d.JoinPartial(s, uint64(s))
+			d.Holds(s, content.Span{Count: 64})
+		}
+		for s := range Source(2) {
+			d.Lacks(s, content.Span{First: 30, Count: 1})
+		}
+		if span, ok := d.Next(2, 0); !ok || span.First != 30 {
+			t.Errorf("seed %d: %v is asked of the only one that holds group 30", seed, span)
+		}
+	}
+}
+
+// What partial holders can bring is not asked of who holds all, and what other
+// getters are about to bring little at a time.
+func TestWhoHoldsAllIsAskedForWhatNobodyElseBrings(t *testing.T) {
+	d := New(NewBitfield(256), Config{Self: 1})
+	d.Join(0, 100)
+	d.JoinPartial(1, 2)
+	d.Holds(1, content.Span{Count: 128})
+	others := int64(0)
+	for span, ok := d.Next(0, 0); ok; span, ok = d.Next(0, 0) {
+		for i := span.First; i < span.End(); i++ {
+			if i < 128 {
+				t.Errorf("group %d is asked of who holds all, and a partial holder is idle", i)
 			}
-			s.check(t, i, span)
-			s.owed[i] = append(s.owed[i], span)
-			fmt.Fprintf(&s.log, "%3d  %d is asked for %d+%d\n", n, i, span.First, span.Count)
-		}
-		if len(s.owed[i]) > 0 && !(s.slow[i] && n%10 != 0) {
-			s.answer(i, n)
-		}
-	}
-}
-
-// check holds the package's invariants against one request.
-func (s *sim) check(t *testing.T, i Source, span content.Span) {
-	t.Helper()
-	for g := span.First; g < span.End(); g++ {
-		owing := 0
-		for j, spans := range s.owed {
-			for _, o := range spans {
-				if o.First <= g && g < o.End() {
-					owing++
-					if j == i {
-						t.Fatalf("source %d is asked for group %d, which it owes", i, g)
-					}
-				}
+			if !d.own(i) {
+				others++
 			}
 		}
-		if s.d.have.Has(g) || owing >= owersMax {
-			t.Fatalf("group %d is asked of source %d: held %v, owed by %d", g, i, s.d.have.Has(g), owing)
+	}
+	if others > 1 {
+		t.Errorf("%d groups of the other getter's share are asked of who holds all, want one at a time", others)
+	}
+}
+
+func TestGettersShareTheBlocks(t *testing.T) {
+	const groups, getters = 4096, 8
+	owners := make([]int, groups/16)
+	for self := range uint64(getters) {
+		d := New(NewBitfield(groups), Config{Self: self * 77})
+		for other := range uint64(getters) {
+			if other != self {
+				d.JoinPartial(Source(other), other*77)
+			}
+		}
+		share := 0
+		for i := range owners {
+			if d.own(int64(i) * 16) {
+				owners[i]++
+				share++
+			}
+		}
+		if share < len(owners)/getters/2 || share > 2*len(owners)/getters {
+			t.Errorf("getter %d has a share of %d of %d blocks", self, share, len(owners))
 		}
 	}
-}
-
-// answer settles the oldest span of a source.
-func (s *sim) answer(i Source, n int) {
-	span := s.owed[i][0]
-	s.owed[i] = s.owed[i][1:]
-	if s.liars[i] { // dropped at the first bad group
-		fmt.Fprintf(&s.log, "%3d  %d lies and is dropped\n", n, i)
-		s.leave(i, span)
-		return
-	}
-	count := span.Count
-	if s.rng.IntN(8) == 0 { // cut off in the middle
-		count = s.rng.Int64N(span.Count + 1)
-	}
-	for g := span.First; g < span.First+count; g++ {
-		s.d.Arrived(g)
-		s.sent++
-	}
-	fmt.Fprintf(&s.log, "%3d  %d brings %d of %d+%d\n", n, i, count, span.First, span.Count)
-	s.d.Settled(i, span)
-	if i > 0 && s.rng.IntN(40) == 0 {
-		fmt.Fprintf(&s.log, "%3d  %d leaves\n", n, i)
-		s.leave(i)
-	}
-}
-
-func (s *sim) leave(i Source, also ...content.Span) {
-	s.d.Leave(i)
-	for _, span := range append(also, s.owed[i]...) {
-		s.d.Settled(i, span)
-	}
-	delete(s.owed, i)
-}
-
-func (s *sim) run(t *testing.T, seed uint64) {
-	t.Helper()
-	groups := s.d.have.Len()
-	for n := 1; !s.d.Done(); n++ {
-		if n > 10*int(groups) {
-			t.Fatalf("seed %d: not done after %d rounds\n%s", seed, n, s.log.String())
+	for i, n := range owners {
+		if n != 1 {
+			t.Errorf("block %d is the share of %d getters", i, n)
 		}
-		s.round(t, n)
-	}
-	if s.sent > owersMax*groups {
-		t.Errorf("seed %d: %d groups came for %d", seed, s.sent, groups)
-	}
-}
-
-func TestAnySourcesBringEverything(t *testing.T) {
-	for seed := range uint64(500) {
-		groups := int64(1 + seed%130)
-		newSim(seed, groups).run(t, seed)
-	}
-}
-
-func TestTranscript(t *testing.T) {
-	const path, seed = "testdata/transcript.txt", 7
-	s := newSim(seed, 60)
-	s.run(t, seed)
-	got := s.log.String()
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("decisions have changed (-want +got); if that is meant, -update:\n%s", diff)
 	}
 }
