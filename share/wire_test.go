@@ -465,6 +465,8 @@ func FuzzMetaRequest(f *testing.F) {
 	f.Add([]byte(`{"op":"name","key":"1220","x":{"y":[1,2]}}` + "\n"))
 	f.Add([]byte(`{"op":"id","id":"bafkr4iffpjt7zt3clpzfn3opyqqpsqk3hs2x7uymkz5s3yrzkffrxirdme"}`))
 	f.Add([]byte(`{"op":"list"}`))
+	f.Add([]byte(`{"op":"haves","id":"b3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"}`))
+	f.Add([]byte(`{"op":"haves","id":"b3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262","first":-7}`))
 	f.Add([]byte(`{"op":"list","after":"00000000000000000000000000000000"}`))
 	f.Add([]byte(`{"op":"list","after":"` + strings.Repeat("f", metaLineMax) + `"}`))
 	c, err := openCatalog(filepath.Join(f.TempDir(), "catalog.db"))
@@ -513,6 +515,8 @@ func FuzzMetaAnswer(f *testing.F) {
 	f.Add([]byte(`{"manifest":null,"end":false}`))
 	f.Add([]byte(`{"end":true,"total":123,"next":"00112233445566778899aabbccddeeff"}`))
 	f.Add([]byte(`{"end":true,"total":-1}`))
+	f.Add([]byte(`{"end":true,"size":1073741824,"haves":[[0,12],[40,3]],"more":50,"peers":[{"id":"12D3","addrs":["/ip4/1.2.3.4/tcp/1"]}]}`))
+	f.Add([]byte(`{"end":true,"size":-1,"all":true,"haves":[[1,2],[-1,-1]]}`))
 	f.Add([]byte(`{"end":true,"total":1e9,"next":""}`))
 	f.Add([]byte(`{"end":true,"total":10001,"next":"` + strings.Repeat("x", cursorMax+1) + `"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
