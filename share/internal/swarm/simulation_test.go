@@ -27,8 +27,7 @@ type network struct {
 	all  []*simulated
 	log  strings.Builder
 
-	fast  float64 // rate of the honest sources that hold all and stay
-	twice int     // groups asked of a second source while others were owed by nobody
+	fast float64 // rate of the honest sources that hold all and stay
 }
 
 type simulated struct {
