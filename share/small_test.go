@@ -20,11 +20,14 @@ import (
 	"github.com/p2pshare/p2pshare/share/content"
 )
 
+// errSlow has a pipeline not answer at all.
+var errSlow = errors.New("no answer")
+
 // madePipeline is a source that has small files and answers at once, in a
 // goroutine of its own.
 type madePipeline struct {
 	madeSource
-	answer func(id content.ID) ([]byte, error) // errSilent: never
+	answer func(id content.ID) ([]byte, error) // errSlow: never
 	writes atomic.Int64
 	asked  atomic.Int64
 	group  sync.WaitGroup
@@ -36,7 +39,7 @@ func (s *madePipeline) askSmall(ids []content.ID, answers []smallAnswer) (callOf
 	s.group.Go(func() {
 		for i, id := range ids {
 			data, err := s.answer(id)
-			if !errors.Is(err, errSilent) {
+			if !errors.Is(err, errSlow) {
 				answers[i](data, err)
 			}
 		}
@@ -122,7 +125,7 @@ func TestSmallFilesComeInSpiteOfTheirSources(t *testing.T) {
 			return honest(id)
 		},
 		"fails":       func(content.ID) ([]byte, error) { return nil, errors.New("gone") },
-		"never gives": func(content.ID) ([]byte, error) { return nil, errSilent },
+		"never gives": func(content.ID) ([]byte, error) { return nil, errSlow },
 		"lies":        func(content.ID) ([]byte, error) { return []byte("lies"), nil },
 		"too large":   func(content.ID) ([]byte, error) { return make([]byte, content.GroupSize+1), nil },
 	} {
