@@ -127,6 +127,7 @@ type Node struct {
 	learnt    learnt
 
 	streams   streams
+	bulk      bulk
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -154,6 +155,7 @@ func New(ctx context.Context, cfg Config) (_ *Node, err error) {
 	n.cfg.Alias = cutAlias(cfg.Alias)
 	n.streams.init()
 	n.entry.init(len(cfg.Bootstrap))
+	n.bulk.init(n)
 
 	if cfg.Dir != "" {
 		if n.home, err = OpenHome(cfg.Dir); err != nil {
@@ -200,9 +202,11 @@ func (n *Node) Run(ctx context.Context) error {
 			return err
 		}
 	}
+	n.bulk.listen()
 	l := n.openLAN()
 	close(n.listening)
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.bulk.run(ctx) })
 	if l != nil {
 		g.Go(func() error { return l.run(ctx) })
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 )
 
@@ -22,8 +23,9 @@ const (
 	ViaRelay  Via = "relay"  // through a relay: metadata only
 )
 
-func viaConn(c network.Conn) Via {
-	a := c.RemoteMultiaddr()
+func viaConn(c network.Conn) Via { return viaAddr(c.RemoteMultiaddr()) }
+
+func viaAddr(a ma.Multiaddr) Via {
 	if relayed(a) {
 		return ViaRelay
 	}
@@ -93,13 +95,7 @@ type HandlerConfig struct {
 // Run's does, and the stream is then reset; it is closed when fn returns, and
 // reset when fn returns an error. Call Handle before Run.
 func (n *Node) Handle(proto protocol.ID, c HandlerConfig, fn func(context.Context, network.Stream) error) {
-	if c.PerPeer == 0 {
-		c.PerPeer = defaultStreamsPerPeer
-	}
-	if c.Total == 0 {
-		c.Total = defaultStreams
-	}
-	open := &openStreams{perPeer: map[peer.ID]int{}, config: c}
+	open := newOpenStreams(c)
 	n.host.SetStreamHandler(proto, func(s network.Stream) {
 		remote := s.Conn().RemotePeer()
 		if !open.enter(remote) {
@@ -117,13 +113,23 @@ func (n *Node) Handle(proto protocol.ID, c HandlerConfig, fn func(context.Contex
 	})
 }
 
-// openStreams counts one protocol's inbound streams.
+// openStreams counts one protocol's inbound streams, or its connections.
 type openStreams struct {
 	config HandlerConfig
 
 	mu      sync.Mutex
 	perPeer map[peer.ID]int // guarded by mu; no zero entries
 	total   int             // guarded by mu
+}
+
+func newOpenStreams(c HandlerConfig) *openStreams {
+	if c.PerPeer == 0 {
+		c.PerPeer = defaultStreamsPerPeer
+	}
+	if c.Total == 0 {
+		c.Total = defaultStreams
+	}
+	return &openStreams{perPeer: map[peer.ID]int{}, config: c}
 }
 
 func (o *openStreams) enter(p peer.ID) bool {
@@ -146,8 +152,8 @@ func (o *openStreams) leave(p peer.ID) {
 	o.total--
 }
 
-// streams owns the handlers' lifetimes. libp2p starts their goroutines; this
-// makes them end with Run. The context lives here, and not in a call, because
+// streams owns the handlers' lifetimes. libp2p starts their goroutines, most of
+// them; this makes them end with Run. The context lives here, and not in a call, because
 // streams arrive from libp2p and not from a caller that has one.
 type streams struct {
 	ctx    context.Context
@@ -160,7 +166,13 @@ type streams struct {
 
 func (t *streams) init() { t.ctx, t.cancel = context.WithCancel(context.Background()) }
 
-func (t *streams) serve(s network.Stream, fn func(context.Context) error) {
+// resetter is what the handlers' streams have in common.
+type resetter interface {
+	Close() error
+	Reset() error
+}
+
+func (t *streams) serve(s resetter, fn func(context.Context) error) {
 	t.mu.Lock()
 	if t.closed {
 		t.mu.Unlock()
