@@ -289,7 +289,7 @@ func (c *crowd) drop(s source, err error) {
 	}
 	if c.remove(s, err) {
 		if r, ok := s.(*remote); ok {
-			r.stream.Reset() // its reader may be our caller: close waits for it
+			r.reset() // its reader may be our caller: close waits for it
 		}
 	}
 	if m, ok := s.(*mirror); ok {

@@ -94,7 +94,7 @@ func (f *fetch) standing() (done, useful, hope bool, progress <-chan struct{}) {
 	return f.download.Done(), useful, hope, f.progress
 }
 
-// enlist lets s take part, with requestsPerSource requests at a time. What a
+// enlist lets s take part, with requestsOf(s) requests at a time. What a
 // peer holds is asked first; of one that has proved the size it is guessed meanwhile.
 func (f *fetch) enlist(ctx context.Context, g *errgroup.Group, s source, proved bool) {
 	a := &attended{fetch: f, source: s, lacks: make(chan struct{}, 1)}
@@ -125,13 +125,19 @@ func (f *fetch) enlist(ctx context.Context, g *errgroup.Group, s source, proved 
 			return nil
 		})
 	}
-	for range requestsOf(s) {
-		left.Add(1)
-		g.Go(func() error {
-			defer left.Done()
-			return a.work(ctx)
-		})
+	workers := 0       // guarded by f.mu
+	a.staff = func() { // the caller holds f.mu, and there is a worker or none was started
+		for ; workers < requestsOf(s); workers++ {
+			left.Add(1)
+			g.Go(func() error {
+				defer left.Done()
+				return a.work(ctx)
+			})
+		}
 	}
+	f.mu.Lock()
+	a.staff()
+	f.mu.Unlock()
 	g.Go(func() error { // the last request out sees the source off
 		left.Wait()
 		a.cancel()
@@ -163,6 +169,7 @@ type attended struct {
 	remote *remote // the source, when it is asked what it holds; else nil
 	number swarm.Source
 	cancel context.CancelFunc // ends its part
+	staff  func()             // starts more workers, if it may owe more by now
 	lacks  chan struct{}      // capacity 1: it has turned out to lack something
 }
 
@@ -203,7 +210,13 @@ func (a *attended) request(ctx context.Context, span content.Span) (again bool, 
 		if err := f.verify(f.outboard, a.source, index, data); err != nil {
 			return err
 		}
-		return f.accept(a.source, a.number, index, data)
+		if err := f.accept(a.source, a.number, index, data); err != nil {
+			return err
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		a.staff()
+		return nil
 	})
 	return a.settle(ctx, r, err, asking.Err() != nil)
 }

@@ -304,7 +304,7 @@ func TestRemoteThatStallsIsGivenUp(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ours, theirs := newPipe()
-				r := newRemote("other", ours)
+				r := newRemote("other", node.StreamOf(ours))
 				defer r.close()
 				go func() {
 					readRequest(t, theirs)
@@ -327,7 +327,7 @@ func TestRemoteMayBeSilentWhenItOwesNothing(t *testing.T) {
 	for _, idle := range []time.Duration{time.Second, answerStall - time.Second, answerStall, time.Hour, time.Hour + time.Second} {
 		synctest.Test(t, func(t *testing.T) {
 			ours, theirs := newPipe()
-			r := newRemote("other", ours)
+			r := newRemote("other", node.StreamOf(ours))
 			defer r.close()
 			time.Sleep(idle) // fake: nothing is waited for
 			go func() {
@@ -357,7 +357,7 @@ func TestRemoteMustEndWhatWasCancelled(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ours, theirs := newPipe()
-				r := newRemote("other", ours)
+				r := newRemote("other", node.StreamOf(ours))
 				defer r.close()
 				id := content.Root(nil)
 				ctx, cancel := context.WithCancel(t.Context())
@@ -394,7 +394,7 @@ func TestFetchGoesOnWithoutASourceThatStalls(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ours, theirs := newPipe()
-				stalls := newRemote("stalls", ours)
+				stalls := newRemote("stalls", node.StreamOf(ours))
 				l := newDataLiar(t, data, noLie)
 				go func() { // reads all, and answers the first few
 					for n := 0; ; n++ {

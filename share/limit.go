@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/node"
 	"github.com/p2pshare/p2pshare/share/internal/limit"
 )
 
@@ -109,8 +109,7 @@ func (l *limiter) give() {
 // does does not count against the deadlines, which are meant for the peer. One
 // goroutine at a time may use each direction, and its deadline.
 type pacedStream struct {
-	network.Stream
-	peer     peer.ID
+	node.Stream
 	up, down *limiter // nil: that direction is free
 
 	ended func() // closes done; may be called twice
@@ -120,7 +119,7 @@ type pacedStream struct {
 }
 
 // paceUp holds back what is written to s, until ctx ends.
-func (l *limiter) paceUp(ctx context.Context, s network.Stream) *pacedStream {
+func (l *limiter) paceUp(ctx context.Context, s node.Stream) *pacedStream {
 	p := newPaced(s)
 	p.up = l
 	context.AfterFunc(ctx, p.ended)
@@ -128,15 +127,15 @@ func (l *limiter) paceUp(ctx context.Context, s network.Stream) *pacedStream {
 }
 
 // paceDown holds back what is read from s, until it is reset.
-func (l *limiter) paceDown(s network.Stream) *pacedStream {
+func (l *limiter) paceDown(s node.Stream) *pacedStream {
 	p := newPaced(s)
 	p.down = l
 	return p
 }
 
-func newPaced(s network.Stream) *pacedStream {
+func newPaced(s node.Stream) *pacedStream {
 	done := make(chan struct{})
-	return &pacedStream{Stream: s, peer: s.Conn().RemotePeer(), done: done, ended: sync.OnceFunc(func() { close(done) })}
+	return &pacedStream{Stream: s, done: done, ended: sync.OnceFunc(func() { close(done) })}
 }
 
 func (p *pacedStream) Reset() error {
@@ -161,7 +160,7 @@ func (p *pacedStream) Read(b []byte) (int, error) {
 	}
 	n, err := p.Stream.Read(b[:min(len(b), int(p.down.piece.Load()))])
 	if n > 0 {
-		if waited := p.down.wait(p.done, p.peer, n); waited > 0 && !p.readBy.IsZero() {
+		if waited := p.down.wait(p.done, p.Peer(), n); waited > 0 && !p.readBy.IsZero() {
 			p.SetReadDeadline(p.readBy.Add(waited))
 		}
 	}
@@ -175,7 +174,7 @@ func (p *pacedStream) Write(b []byte) (written int, err error) {
 	}
 	for written < len(b) && err == nil && p.up.on.Load() {
 		piece := b[written:min(len(b), written+int(p.up.piece.Load()))]
-		if waited := p.up.wait(p.done, p.peer, len(piece)); waited > 0 && !p.writeBy.IsZero() {
+		if waited := p.up.wait(p.done, p.Peer(), len(piece)); waited > 0 && !p.writeBy.IsZero() {
 			p.SetWriteDeadline(p.writeBy.Add(waited))
 		}
 		n := 0

@@ -203,8 +203,11 @@ func blame(s source, id content.ID, reason string) error {
 
 // requestsOf is how many requests a source is sent at a time.
 func requestsOf(s source) int {
-	if _, ok := s.(*mirror); ok {
+	switch s := s.(type) {
+	case *mirror:
 		return 1 // more would wait for the one connection, and keep spans from others
+	case *remote:
+		return max(requestsPerSource, s.depth())
 	}
 	return requestsPerSource
 }

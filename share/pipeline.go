@@ -17,40 +17,44 @@ type smallAnswer func(data []byte, err error)
 // wait for the answers. It returns a function that calls off those which have not
 // come: once that has returned, no answer is called any more.
 func (r *remote) askSmall(ids []content.ID, answers []smallAnswer) (callOff func()) {
+	return r.steady().askSmall(ids, answers)
+}
+
+func (l *lane) askSmall(ids []content.ID, answers []smallAnswer) (callOff func()) {
 	asked := make([]*request, len(ids))
 	tags := make([]uint32, len(ids))
 	frames := make([]byte, 0, len(ids)*(frameHeaderLen+requestMax))
-	r.mu.Lock()
-	if err := r.failed; err != nil {
-		r.mu.Unlock()
+	l.mu.Lock()
+	if err := l.failed; err != nil {
+		l.mu.Unlock()
 		for _, answer := range answers {
 			answer(nil, err)
 		}
 		return func() {}
 	}
-	if len(r.pending) == 0 {
-		r.since = time.Now()
+	if len(l.pending) == 0 {
+		l.since = time.Now()
 	}
 	for i, id := range ids {
-		asked[i] = r.smallRequest(id, answers[i])
-		tags[i] = r.next
-		r.pending[r.next] = asked[i]
-		r.next++
+		asked[i] = l.smallRequest(id, answers[i])
+		tags[i] = l.next
+		l.pending[l.next] = asked[i]
+		l.next++
 		frames = dataRequest{kind: frameSpan, id: id, count: 1}.append(frames, tags[i])
 	}
-	r.mu.Unlock()
-	if err := r.write(frames); err != nil {
-		r.stream.Reset() // ends read, which knows best what was wrong, and fails them all
+	l.mu.Unlock()
+	if err := l.write(frames); err != nil {
+		l.stream.Reset() // ends read, which knows best what was wrong, and fails them all
 	}
-	return func() { r.callOff(asked, tags) }
+	return func() { l.callOff(asked, tags) }
 }
 
-func (r *remote) smallRequest(id content.ID, answer smallAnswer) *request {
+func (l *lane) smallRequest(id content.ID, answer smallAnswer) *request {
 	return &request{
 		frames: 2, // the group, and an error after all
 		onData: func(a dataAnswer) error {
 			if a.kind != frameLast || a.index != 0 {
-				return r.corrupt(id, "chunk groups came that were not asked for")
+				return &CorruptError{ID: id, Peer: l.stream.Peer(), Reason: "chunk groups came that were not asked for"}
 			}
 			answer(a.data, nil)
 			return nil
@@ -69,15 +73,15 @@ func (r *remote) smallRequest(id content.ID, answer smallAnswer) *request {
 	}
 }
 
-func (r *remote) callOff(asked []*request, tags []uint32) {
+func (l *lane) callOff(asked []*request, tags []uint32) {
 	var frames []byte
 	for i, q := range asked {
 		q.mu.Lock()
 		q.dead = true // and pending still: its end is owed
 		q.mu.Unlock()
-		r.mu.Lock()
-		_, unanswered := r.pending[tags[i]]
-		r.mu.Unlock()
+		l.mu.Lock()
+		_, unanswered := l.pending[tags[i]]
+		l.mu.Unlock()
 		if unanswered {
 			frames = dataRequest{kind: frameCancel}.append(frames, tags[i])
 		}
@@ -85,7 +89,7 @@ func (r *remote) callOff(asked []*request, tags []uint32) {
 	if len(frames) == 0 {
 		return
 	}
-	if err := r.write(frames); err != nil {
-		r.stream.Reset()
+	if err := l.write(frames); err != nil {
+		l.stream.Reset()
 	}
 }

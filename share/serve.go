@@ -26,14 +26,16 @@ const (
 	dataIdle       = 2 * time.Minute  // between requests on a data stream
 	writeStall     = 30 * time.Second // for one frame or answer to be taken
 	metaStreamsMax = 8                // from one peer
-	dataStreamsMax = 4                // from one peer
-	serveBuffer    = content.GroupSize + 64<<10
+	dataStreamsMax = 4                // from one peer, and as many bulk connections
+	// serveBatch is how much is written at a time: a chunk group's frame, and
+	// small ones before it.
+	serveBatch = frameHeaderLen + answerMax + 64<<10
 )
 
 // serve registers the handlers of both protocols.
 func (l *Library) serve() {
 	l.node.Handle(metaProtocol, node.HandlerConfig{PerPeer: metaStreamsMax}, l.serveMeta)
-	l.node.Handle(dataProtocol, node.HandlerConfig{PerPeer: dataStreamsMax, Total: 256}, l.serveData)
+	l.node.HandleBulk(dataProtocol, node.HandlerConfig{PerPeer: dataStreamsMax, Total: 256}, l.serveBulk)
 	l.node.HandleWant(l.matches)
 }
 
@@ -141,9 +143,8 @@ func (l *Library) asked(q metaRequest) ([]shareRecord, error) {
 // queue, answer works it off in order. Only cancels overtake.
 type dataServer struct {
 	library *Library
-	stream  network.Stream
+	stream  node.Stream
 	allow   func(shareRecord) bool
-	out     *bufio.Writer
 	queue   chan taggedRequest
 
 	mu   sync.Mutex
@@ -155,8 +156,12 @@ type dataServer struct {
 
 	batch []taggedRequest        // being answered
 	found map[content.ID]located // its contents, once one had to be looked up; see locate
-	buf   [content.GroupSize]byte
+
+	out  *[serveBatch]byte // frames to be written; nil while there are none
+	used int               // bytes of out
 }
+
+var serveBatches = sync.Pool{New: func() any { return new([serveBatch]byte) }}
 
 type taggedRequest struct {
 	tag uint32
@@ -164,18 +169,22 @@ type taggedRequest struct {
 }
 
 func (l *Library) serveData(ctx context.Context, s network.Stream) error {
-	if node.ViaStream(s) == node.ViaRelay {
+	return l.serveBulk(ctx, node.StreamOf(s))
+}
+
+func (l *Library) serveBulk(ctx context.Context, s node.Stream) error {
+	if s.Via() == node.ViaRelay {
 		return node.ErrRelayOnly
 	}
-	l.uploads.enter(s.Conn().RemotePeer(), node.ViaStream(s))
-	defer l.uploads.leave(s.Conn().RemotePeer())
+	l.uploads.enter(s.Peer(), s.Via())
+	defer l.uploads.leave(s.Peer())
 	s = l.up.paceUp(ctx, s)
 	d := &dataServer{
-		library: l, stream: s, allow: askerAt(s).allows,
-		out:   bufio.NewWriterSize(s, serveBuffer),
+		library: l, stream: s, allow: asker{s.Peer(), s.Via()}.allows,
 		queue: make(chan taggedRequest, requestsOpenMax),
 		open:  map[uint32]bool{},
 	}
+	defer d.release()
 	defer d.closeContent()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -290,7 +299,7 @@ func (d *dataServer) answerAll(ctx context.Context) error {
 			return err
 		}
 		if len(d.batch) == 0 {
-			return d.out.Flush()
+			return d.flush()
 		}
 		d.found = nil
 		for _, q := range d.batch {
@@ -326,9 +335,10 @@ func (d *dataServer) take() (batch []taggedRequest, err error) {
 			return batch, nil
 		}
 		// Nothing waits: let the peer have what there is.
-		if err := d.out.Flush(); err != nil {
+		if err := d.flush(); err != nil {
 			return nil, err
 		}
+		d.release()
 		q, ok := <-d.queue
 		if !ok {
 			return nil, nil
@@ -479,33 +489,41 @@ func (d *dataServer) answerSpan(q taggedRequest, size int64) error {
 		if d.cancelled(q.tag) {
 			return &refusal{codeCancelled, "cancelled"}
 		}
-		if err := d.readGroup(size, i); err != nil {
+		if err := d.room(frameHeaderLen + answerMax); err != nil {
+			return err
+		}
+		// It is read to where its frame will be. A frame that is not completed is
+		// overwritten by the next one.
+		const head = frameHeaderLen + 8
+		n := content.GroupLen(size, i)
+		if err := d.readGroup(size, i, (*[content.GroupSize]byte)(d.out[d.used+head:])); err != nil {
 			return err
 		}
 		kind := frameData
 		if i == span.End()-1 {
 			kind = frameLast
+			d.leave(q.tag)
 		}
-		index := binary.BigEndian.AppendUint64(nil, uint64(i))
-		if err := d.frame(kind, q.tag, index, d.buf[:content.GroupLen(size, i)]); err != nil {
-			return err
-		}
+		b := appendHeader(d.out[:d.used], kind, q.tag, 8+n)
+		binary.BigEndian.PutUint64(d.out[len(b):], uint64(i))
+		d.used += head + n
+		d.library.uploads.sent(d.stream.Peer(), d.id, n)
 	}
 	return nil
 }
 
-// readGroup reads a group of the open file into d.buf.
-func (d *dataServer) readGroup(size, index int64) error {
+// readGroup reads a group of the open file into buf.
+func (d *dataServer) readGroup(size, index int64, buf *[content.GroupSize]byte) error {
 	if d.live != nil {
 		if !d.live.holds(index) {
 			return &refusal{codeNotHeld, "not held yet"}
 		}
-		if _, err := d.live.read(index, &d.buf); err != nil {
+		if _, err := d.live.read(index, buf); err != nil {
 			return &refusal{codeNotHeld, "can't be read any more"}
 		}
 		return nil
 	}
-	err := readHeld(d.file, size, index, &d.buf)
+	err := readHeld(d.file, size, index, buf)
 	if errors.Is(err, ErrModified) || err == nil && !d.file.unchanged() {
 		return &refusal{codeModified, "modified since it was shared"}
 	}
@@ -519,25 +537,54 @@ func (d *dataServer) refuse(tag uint32, r refusal) error {
 	return d.frame(frameError, tag, []byte{byte(r.code)}, []byte(r.text))
 }
 
-// frame writes one frame into the buffer, which goes out when it is full or
-// when nothing else waits to be answered.
+// frame puts one frame into the batch. Its last one is the tag's end: it is left
+// before the peer can see it, and use the tag again.
 func (d *dataServer) frame(kind frameType, tag uint32, head, body []byte) error {
 	if kind != frameData {
-		d.leave(tag) // before the peer can see it, and use the tag again
+		d.leave(tag)
+	}
+	n := frameHeaderLen + len(head) + len(body)
+	if err := d.room(n); err != nil {
+		return err
 	}
 	if kind != frameError {
-		d.library.uploads.sent(d.stream.Conn().RemotePeer(), d.id, len(body))
+		d.library.uploads.sent(d.stream.Peer(), d.id, len(body))
+	}
+	b := appendHeader(d.out[:d.used], kind, tag, len(head)+len(body))
+	b = append(b, head...)
+	copy(d.out[len(b):], body)
+	d.used += n
+	return nil
+}
+
+// room makes room for a frame of n bytes. The batch goes out when it is full,
+// or when nothing else waits to be answered.
+func (d *dataServer) room(n int) error {
+	if d.out == nil {
+		d.out = serveBatches.Get().(*[serveBatch]byte)
+	}
+	if d.used+n > serveBatch {
+		return d.flush()
+	}
+	return nil
+}
+
+func (d *dataServer) flush() error {
+	if d.used == 0 {
+		return nil
 	}
 	if err := d.stream.SetWriteDeadline(time.Now().Add(writeStall)); err != nil {
 		return err
 	}
-	h := appendHeader(make([]byte, 0, frameHeaderLen), kind, tag, len(head)+len(body))
-	if _, err := d.out.Write(h); err != nil {
-		return err
-	}
-	if _, err := d.out.Write(head); err != nil {
-		return err
-	}
-	_, err := d.out.Write(body)
+	_, err := d.stream.Write(d.out[:d.used])
+	d.used = 0
 	return err
+}
+
+// release gives the batch back: a stream that waits holds none.
+func (d *dataServer) release() {
+	if d.out != nil {
+		serveBatches.Put(d.out)
+		d.out = nil
+	}
 }

@@ -1,16 +1,13 @@
 package share
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
+	"slices"
 	"sync"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/p2pshare/p2pshare/node"
 	"github.com/p2pshare/p2pshare/share/content"
@@ -39,41 +36,35 @@ type source interface {
 // errNotHeld is a source's answer for a content it does not hold.
 var errNotHeld = errors.New("not held by this source")
 
-const (
-	// answerStall is how long a peer that owes us something may stay silent,
-	// and how long one frame may take: 13 KB/s at least.
-	answerStall = 20 * time.Second
-	// requestWrite bounds the sending of one request.
-	requestWrite = 10 * time.Second
-)
-
-// remote is a source at the other end of a data stream. One goroutine reads,
-// and hands each frame to the request it answers: verifying and writing happen
-// there, so that a slow disk slows the peer down and nothing piles up.
+// remote is another peer as a source. It is asked over lanes: the first is a
+// libp2p stream, which answers soonest; when much is to come bulk connections
+// are opened, too, and the spans are spread over them, so that several
+// processors decrypt and verify. A lane that breaks is done without: what it
+// owed is asked on another one. The last one's end is the source's.
 type remote struct {
-	id     peer.ID
-	how    node.Via
-	stream network.Stream
-	done   chan struct{} // closed when read has returned
-
-	writing sync.Mutex // one frame at a time
+	id   peer.ID
+	how  node.Via
+	main *lane
+	open func(context.Context) (node.Stream, error) // opens a bulk connection; nil: there are none
 
 	mu      sync.Mutex
-	next    uint32              // guarded by mu: the next tag
-	pending map[uint32]*request // guarded by mu
-	since   time.Time           // guarded by mu: when pending was empty last
-	failed  error               // guarded by mu: why the stream is of no use
+	bulk    []*lane        // guarded by mu: those that work
+	broken  []*lane        // guarded by mu: for close to wait for
+	closed  bool           // guarded by mu
+	widened bool           // guarded by mu: bulk connections were asked for
+	opening sync.WaitGroup // their opening; begun under mu and before closed
+	stop    func()         // guarded by mu: ends that; nil before
+	taken   int64          // guarded by mu: bytes that have come
+	flow    flow           // guarded by mu
 }
 
-// request is one unanswered request.
-type request struct {
-	mu     sync.Mutex // held while onData runs
-	dead   bool       // guarded by mu: the asker has left
-	frames int64      // guarded by mu: how many may still come
-	onData func(dataAnswer) error
-	result chan error  // capacity 1
-	ended  func(error) // called in place of a send to result; holds mu, so must not wait for the request
-}
+const (
+	// bulkLanes are the bulk connections to one source: one moves 1.3 times what
+	// a libp2p stream does on two cores, two 1.5 times, and more no more.
+	bulkLanes = 2
+	// bulkMin is how much is to come, or has come, when bulk connections pay.
+	bulkMin = 8 << 20
+)
 
 // openRemote opens a data stream to a peer that is connected or whose
 // addresses are known. The caller closes what it returns.
@@ -82,223 +73,185 @@ func (l *Library) openRemote(ctx context.Context, p peer.ID) (*remote, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newRemote(p, l.down.paceDown(s)), nil
+	r := newRemote(p, l.down.paceDown(node.StreamOf(s)))
+	r.open = func(ctx context.Context) (node.Stream, error) {
+		s, err := l.node.OpenBulk(ctx, p, dataProtocol)
+		if err != nil {
+			return nil, err
+		}
+		return l.down.paceDown(s), nil
+	}
+	return r, nil
 }
 
-func newRemote(p peer.ID, s network.Stream) *remote {
-	r := &remote{id: p, how: node.ViaStream(s), stream: s, done: make(chan struct{}), pending: map[uint32]*request{}}
-	go func() { // ended and waited for by close
-		defer close(r.done)
-		r.fail(r.read())
-	}()
-	return r
+func newRemote(p peer.ID, s node.Stream) *remote {
+	return &remote{id: p, how: s.Via(), main: newLane(s)}
 }
 
 func (r *remote) peer() peer.ID { return r.id }
 func (r *remote) via() node.Via { return r.how }
 
-func (r *remote) close() {
-	r.stream.Reset()
-	<-r.done
-}
-
-// read takes frames until the stream fails.
-func (r *remote) read() error {
-	in := bufio.NewReaderSize(r.stream, 64<<10)
-	buf := make([]byte, answerMax)
-	for {
-		if err := r.await(in); err != nil {
-			return err
-		}
-		h, payload, err := readFrame(in, buf)
-		if err != nil {
-			return err
-		}
-		a, err := decodeAnswer(h.kind, payload)
-		if err != nil {
-			return err
-		}
-		if err := r.deliver(h.tag, a); err != nil {
-			return err
-		}
-	}
-}
-
-// await waits for the first byte of a frame, as long as nothing is owed, and
-// sets the deadline for the whole of it. A request that comes while it waits is
-// given its full time.
-func (r *remote) await(in *bufio.Reader) error {
-	for deadline := time.Now().Add(answerStall); ; {
-		if err := r.stream.SetReadDeadline(deadline); err != nil {
-			return err
-		}
-		_, err := in.Peek(1)
-		if err == nil {
-			return r.stream.SetReadDeadline(time.Now().Add(answerStall))
-		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return err
-		}
-		now := time.Now()
-		since, owes := r.owesSince()
-		if deadline = now.Add(answerStall); owes {
-			deadline = since.Add(answerStall)
-		}
-		if !deadline.After(now) {
-			return err
-		}
-	}
-}
-
-// owesSince tells whether answers are owed, and for how long at least one was.
-func (r *remote) owesSince() (since time.Time, owes bool) {
+// reset ends all requests, and does not wait.
+func (r *remote) reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.since, len(r.pending) > 0
+	r.closed = true
+	if r.stop != nil {
+		r.stop()
+	}
+	r.main.stream.Reset()
+	for _, l := range r.bulk {
+		l.stream.Reset()
+	}
 }
 
-// deliver hands a frame to its request. Frames for requests that were
-// cancelled are dropped, as far as they were owed; one that answers nothing is a
-// fault: with such frames a peer could seem alive for ever.
-func (r *remote) deliver(tag uint32, a dataAnswer) error {
+func (r *remote) close() {
+	r.reset()
+	r.opening.Wait()
+	r.main.close()
+	for _, l := range slices.Concat(r.bulk, r.broken) {
+		l.close()
+	}
+}
+
+// widen opens bulk connections, the first time that it is called. It does not
+// wait. id is a content that the source holds.
+func (r *remote) widen(ctx context.Context, id content.ID) {
 	r.mu.Lock()
-	q := r.pending[tag]
-	if a.kind != frameData {
-		delete(r.pending, tag)
-	}
-	r.mu.Unlock()
-	if q == nil {
-		return fmt.Errorf("%w: answer to nothing", errMalformed)
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.frames--; q.frames < 0 {
-		return fmt.Errorf("%w: answer without end", errMalformed)
-	}
-	if q.dead {
-		return nil
-	}
-	if a.kind == frameError {
-		q.finish(r.answerError(a))
-		return nil
-	}
-	err := q.onData(a)
-	if err != nil {
-		q.dead = true
-		q.finish(err)
-	} else if a.kind != frameData {
-		q.finish(nil)
-	}
-	return nil
-}
-
-// finish tells the asker. The caller holds q.mu.
-func (q *request) finish(err error) {
-	if q.ended != nil {
-		q.ended(err)
+	defer r.mu.Unlock()
+	if r.open == nil || r.widened || r.closed {
 		return
 	}
-	q.result <- err
+	r.widened = true
+	ctx, r.stop = context.WithCancel(context.WithoutCancel(ctx))
+	for range bulkLanes {
+		r.opening.Go(func() { r.addLane(ctx, id) })
+	}
 }
 
-func (r *remote) answerError(a dataAnswer) error {
-	switch a.code {
-	case codeNotHeld:
-		return errNotHeld
-	case codeModified:
-		return &CorruptError{Peer: r.id, Reason: "the file was modified there since it was shared", modified: true}
-	case codeRefused:
-		return fmt.Errorf("%s: %w", r.id, ErrRefused)
+// addLane opens one bulk connection. It is used when a first question was
+// answered on it: only then is it known that the peer has taken it.
+func (r *remote) addLane(ctx context.Context, id content.ID) {
+	s, err := r.open(ctx)
+	if err != nil {
+		return // there is main
 	}
-	return fmt.Errorf("peer answers: error %d \"%s\"", a.code, Escape(a.text))
-}
-
-// fail ends every request with the reason why the stream ended.
-func (r *remote) fail(err error) {
-	switch {
-	case err == nil || errors.Is(err, io.EOF):
-		err = io.ErrUnexpectedEOF
-	case errors.Is(err, errMalformed):
-		err = &CorruptError{Peer: r.id, Reason: err.Error()} // a lie is no network fault
-	}
+	l := newLane(s)
+	ctx, cancel := context.WithTimeout(ctx, requestWrite)
+	defer cancel()
+	err = l.ask(ctx, dataRequest{kind: frameInfo, id: id}, func(dataAnswer) error { return nil })
 	r.mu.Lock()
-	r.failed = err
-	pending := r.pending
-	r.pending = nil
+	keep := err == nil && !r.closed
+	if keep {
+		r.bulk = append(r.bulk, l)
+	}
 	r.mu.Unlock()
-	r.stream.Reset()
-	for _, q := range pending {
-		q.mu.Lock()
-		if !q.dead {
-			q.dead = true
-			q.finish(err)
-		}
-		q.mu.Unlock()
+	if !keep {
+		l.close()
 	}
 }
 
-// ask sends a request and waits until it is answered, onData has failed, the
-// stream has, or ctx ends. After it returns onData is not called any more.
-func (r *remote) ask(ctx context.Context, q dataRequest, onData func(dataAnswer) error) error {
-	err := r.exchange(ctx, q, onData)
-	var bad *CorruptError
-	if errors.As(err, &bad) && bad.ID.IsZero() { // the stream's fault, and not one answer's
-		return &CorruptError{ID: q.id, Peer: bad.Peer, Reason: bad.Reason, modified: bad.modified}
-	}
-	return err
-}
-
-func (r *remote) exchange(ctx context.Context, q dataRequest, onData func(dataAnswer) error) error {
-	// A value or a group may come in a frame of its own, and an error after all.
-	p := &request{onData: onData, frames: max(1, q.count) + 1, result: make(chan error, 1)}
-	r.mu.Lock()
-	if r.failed != nil {
-		defer r.mu.Unlock()
-		return r.failed
-	}
-	tag := r.next
-	r.next++
-	if len(r.pending) == 0 {
-		r.since = time.Now()
-	}
-	r.pending[tag] = p
-	r.mu.Unlock()
-
-	if err := r.send(q, tag); err != nil {
-		r.stream.Reset() // ends read, which knows best what was wrong
-	}
-	select {
-	case err := <-p.result:
-		return err
-	case <-ctx.Done():
-	}
-	p.mu.Lock()
-	p.dead = true // and pending still: its end is owed
-	p.mu.Unlock()
-	r.mu.Lock()
-	_, unanswered := r.pending[tag]
-	r.mu.Unlock()
-	if unanswered {
-		if err := r.send(dataRequest{kind: frameCancel}, tag); err != nil {
-			r.stream.Reset()
+// try calls do with lanes, as pick gives them, until one answers. When the last
+// one is lost its error is returned.
+func (r *remote) try(ctx context.Context, pick func() *lane, do func(*lane) error) error {
+	for {
+		l := pick()
+		err := do(l)
+		if !l.lost(err) || ctx.Err() != nil || !r.without(l) {
+			return err
 		}
 	}
-	return ctx.Err()
 }
 
-func (r *remote) send(q dataRequest, tag uint32) error {
-	return r.write(q.append(make([]byte, 0, frameHeaderLen+requestMax), tag))
-}
-
-// write sends whole frames.
-func (r *remote) write(frames []byte) error {
-	r.writing.Lock()
-	defer r.writing.Unlock()
-	if err := r.stream.SetWriteDeadline(time.Now().Add(requestWrite)); err != nil {
-		return err
+// without takes out a lane that is lost, and reports whether there is another.
+func (r *remote) without(l *lane) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if i := slices.Index(r.bulk, l); i >= 0 {
+		r.bulk = slices.Delete(r.bulk, i, i+1)
+		r.broken = append(r.broken, l)
+		return !r.closed
 	}
-	_, err := r.stream.Write(frames)
-	return err
+	return !r.closed && len(r.bulk) > 0
+}
+
+// steady is the lane for small questions.
+func (r *remote) steady() *lane {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.bulk) > 0 && r.main.isLost() {
+		return r.bulk[0]
+	}
+	return r.main
+}
+
+// widest is the lane for a span: the bulk connection that owes least.
+func (r *remote) widest() *lane {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.bulk) == 0 {
+		return r.main
+	}
+	return slices.MinFunc(r.bulk, func(a, b *lane) int { return int(a.owed.Load() - b.owed.Load()) })
+}
+
+// took counts bytes that have come, and opens bulk connections when they pay.
+func (r *remote) took(ctx context.Context, id content.ID, bytes int64) {
+	r.mu.Lock()
+	r.taken += bytes
+	r.flow.add(bytes, time.Now())
+	much := r.taken >= bulkMin && !r.widened
+	r.mu.Unlock()
+	if much {
+		r.widen(ctx, id)
+	}
+}
+
+// depth is how many spans the source should owe: twice as much as is under way
+// on the path to it.
+func (r *remote) depth() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	trip := r.main.roundTrip()
+	for _, l := range r.bulk {
+		if t := l.roundTrip(); t > 0 {
+			trip = min(trip, t)
+		}
+	}
+	return r.flow.depth(trip)
+}
+
+// flow measures how fast bytes come.
+type flow struct {
+	since time.Time // the beginning of the measurement under way
+	bytes int64     // since then
+	rate  float64   // bytes a second, of the last one
+}
+
+const (
+	flowEvery = 50 * time.Millisecond
+	// spanBytes is about the size of a span.
+	spanBytes = spanCountMax / 4 * content.GroupSize
+	// spansMin and spansMax are the bounds of what one source owes: 16 MiB fill
+	// a path of 1 Gb/s at 60 ms twice, and 64 MiB one of 3 Gb/s at 80 ms.
+	spansMin, spansMax = 4, 16
+)
+
+func (f *flow) add(bytes int64, now time.Time) {
+	if f.bytes += bytes; f.since.IsZero() {
+		f.since, f.bytes = now, 0
+	}
+	if took := now.Sub(f.since); took >= flowEvery {
+		f.rate = float64(f.bytes) / took.Seconds()
+		f.since, f.bytes = now, 0
+	}
+}
+
+// depth is how many spans are twice the bandwidth-delay product. It grows with
+// the rate as long as that grows with it.
+func (f *flow) depth(roundTrip time.Duration) int {
+	underWay := f.rate * roundTrip.Seconds()
+	return max(spansMin, min(spansMax, int(2*underWay/spanBytes)+1))
 }
 
 func (r *remote) corrupt(id content.ID, format string, args ...any) error {
@@ -307,12 +260,14 @@ func (r *remote) corrupt(id content.ID, format string, args ...any) error {
 
 func (r *remote) size(ctx context.Context, id content.ID) (int64, error) {
 	var size int64
-	err := r.ask(ctx, dataRequest{kind: frameInfo, id: id}, func(a dataAnswer) error {
-		if a.kind != frameSize {
-			return r.corrupt(id, "a size was asked, and something else came")
-		}
-		size = a.size
-		return nil
+	err := r.try(ctx, r.steady, func(l *lane) error {
+		return l.ask(ctx, dataRequest{kind: frameInfo, id: id}, func(a dataAnswer) error {
+			if a.kind != frameSize {
+				return r.corrupt(id, "a size was asked, and something else came")
+			}
+			size = a.size
+			return nil
+		})
 	})
 	return size, err
 }
@@ -324,16 +279,19 @@ func (r *remote) values(ctx context.Context, id content.ID, level byte, first, c
 		from := len(got)
 		want := from + int(32*n)
 		q := dataRequest{kind: frameOutboard, id: id, level: level, first: first, count: n}
-		err := r.ask(ctx, q, func(a dataAnswer) error {
-			if a.kind == frameSize || a.index != first+int64(len(got)-from)/32 ||
-				len(a.data)%32 != 0 || len(a.data) == 0 || len(got)+len(a.data) > want {
-				return r.corrupt(id, "chaining values came that were not asked for")
-			}
-			got = append(got, a.data...)
-			if a.kind == frameLast && len(got) < want {
-				return r.corrupt(id, "chaining values are missing")
-			}
-			return nil
+		err := r.try(ctx, r.steady, func(l *lane) error {
+			got = got[:from]
+			return l.ask(ctx, q, func(a dataAnswer) error {
+				if a.kind == frameSize || a.index != first+int64(len(got)-from)/32 ||
+					len(a.data)%32 != 0 || len(a.data) == 0 || len(got)+len(a.data) > want {
+					return r.corrupt(id, "chaining values came that were not asked for")
+				}
+				got = append(got, a.data...)
+				if a.kind == frameLast && len(got) < want {
+					return r.corrupt(id, "chaining values are missing")
+				}
+				return nil
+			})
 		})
 		if err != nil {
 			return nil, err
@@ -344,17 +302,23 @@ func (r *remote) values(ctx context.Context, id content.ID, level byte, first, c
 }
 
 func (r *remote) span(ctx context.Context, id content.ID, size int64, span content.Span, fn func(int64, []byte) error) error {
+	if size >= bulkMin && span.Count > 1 {
+		r.widen(ctx, id)
+	}
 	next := span.First
-	q := dataRequest{kind: frameSpan, id: id, first: span.First, count: span.Count}
-	return r.ask(ctx, q, func(a dataAnswer) error {
-		switch {
-		case a.kind == frameSize || a.index != next || next >= span.End():
-			return r.corrupt(id, "chunk groups came that were not asked for")
-		case a.kind == frameLast && next != span.End()-1:
-			return r.corrupt(id, "chunk groups are missing")
-		}
-		next++
-		return fn(a.index, a.data)
+	return r.try(ctx, r.widest, func(l *lane) error {
+		q := dataRequest{kind: frameSpan, id: id, first: next, count: span.End() - next}
+		return l.ask(ctx, q, func(a dataAnswer) error {
+			switch {
+			case a.kind == frameSize || a.index != next || next >= span.End():
+				return r.corrupt(id, "chunk groups came that were not asked for")
+			case a.kind == frameLast && next != span.End()-1:
+				return r.corrupt(id, "chunk groups are missing")
+			}
+			next++
+			r.took(ctx, id, int64(len(a.data)))
+			return fn(a.index, a.data)
+		})
 	})
 }
 
