@@ -99,7 +99,9 @@ func newDataLiar(t *testing.T, data []byte, lie func(*dataLiar, uint32, dataRequ
 	return l
 }
 
-func (l *dataLiar) serve(_ context.Context, s network.Stream) error {
+func (l *dataLiar) serve(_ context.Context, s network.Stream) error { return l.answer(s) }
+
+func (l *dataLiar) answer(s io.ReadWriter) error {
 	payload := make([]byte, requestMax)
 	for {
 		h, err := readHeader(s, requestMax)

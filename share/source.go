@@ -167,12 +167,11 @@ func (r *remote) try(ctx context.Context, pick func() *lane, do func(*lane) erro
 func (r *remote) without(l *lane) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if i := slices.Index(r.bulk, l); i >= 0 {
+	if i := slices.Index(r.bulk, l); i >= 0 { // else another request has found out before
 		r.bulk = slices.Delete(r.bulk, i, i+1)
 		r.broken = append(r.broken, l)
-		return !r.closed
 	}
-	return !r.closed && len(r.bulk) > 0
+	return !r.closed && (l != r.main || len(r.bulk) > 0)
 }
 
 // steady is the lane for small questions.
