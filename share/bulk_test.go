@@ -249,7 +249,8 @@ func TestDepthFollowsRateAndRoundTrip(t *testing.T) {
 		roundTrip time.Duration
 		want      int
 	}{
-		{0, 0, spansMin},
+		{0, 0, spansMin}, // not measured yet
+		{0, 80 * time.Millisecond, 8},
 		{2000, 500 * time.Microsecond, spansMin}, // loopback
 		{10, 300 * time.Millisecond, spansMin},
 		{200, 80 * time.Millisecond, 8}, // 16 MiB under way: room for as much again

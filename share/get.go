@@ -464,8 +464,10 @@ func (g *getting) file(ctx context.Context, c Candidate) (Got, error) {
 		}
 	}
 	if g.options.Output != nil {
-		out := &ordered{out: g.options.Output}
-		f := &fetch{crowd: g.crowd, meter: g.meter, id: c.ID, size: -1, sink: out, window: orderedWindow}
+		f := &fetch{crowd: g.crowd, meter: g.meter, id: c.ID, size: -1, sink: &ordered{out: g.options.Output}, window: orderedWindow}
+		if keepsNothing(g.options.Output) {
+			f.sink, f.window = nowhere{}, 0
+		}
 		var err error
 		got.Size, err = f.run(ctx)
 		return got, err

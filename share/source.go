@@ -207,28 +207,36 @@ func (r *remote) took(ctx context.Context, id content.ID, bytes int64) {
 }
 
 // depth is how many spans the source should owe: twice as much as is under way
-// on the path to it.
+// on the path to it, and what the libp2p stream owed when the bulk connections
+// came.
 func (r *remote) depth() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	trip := r.main.roundTrip()
+	depth := 0
+	if len(r.bulk) > 0 {
+		depth = int(r.main.owed.Load() * content.GroupSize / spanBytes)
+	}
 	for _, l := range r.bulk {
 		if t := l.roundTrip(); t > 0 {
 			trip = min(trip, t)
 		}
 	}
-	return r.flow.depth(trip)
+	return min(spansMax, depth+r.flow.depth(trip))
 }
 
 // flow measures how fast bytes come.
 type flow struct {
 	since time.Time // the beginning of the measurement under way
 	bytes int64     // since then
-	rate  float64   // bytes a second, of the last one
+	rate  float64   // bytes a second, of the last one; 0 before
 }
 
 const (
 	flowEvery = 50 * time.Millisecond
+	// flowFirst is what a path is taken to carry before it is measured, in bytes
+	// a second.
+	flowFirst = 200e6
 	// spanBytes is about the size of a span.
 	spanBytes = spanCountMax / 4 * content.GroupSize
 	// spansMin and spansMax are the bounds of what one source owes: 16 MiB fill
@@ -249,7 +257,11 @@ func (f *flow) add(bytes int64, now time.Time) {
 // depth is how many spans are twice the bandwidth-delay product. It grows with
 // the rate as long as that grows with it.
 func (f *flow) depth(roundTrip time.Duration) int {
-	underWay := f.rate * roundTrip.Seconds()
+	rate := f.rate
+	if rate == 0 {
+		rate = flowFirst
+	}
+	underWay := rate * roundTrip.Seconds()
 	return max(spansMin, min(spansMax, int(2*underWay/spanBytes)+1))
 }
 
@@ -272,6 +284,9 @@ func (r *remote) size(ctx context.Context, id content.ID) (int64, error) {
 }
 
 func (r *remote) values(ctx context.Context, id content.ID, level byte, first, count int64) ([]byte, error) {
+	if count >= bulkMin/content.GroupSize {
+		r.widen(ctx, id) // the content itself is next: they are there by then
+	}
 	var got []byte
 	for first, left := first, count; left > 0; {
 		n := min(left, outboardCountMax)
@@ -301,9 +316,6 @@ func (r *remote) values(ctx context.Context, id content.ID, level byte, first, c
 }
 
 func (r *remote) span(ctx context.Context, id content.ID, size int64, span content.Span, fn func(int64, []byte) error) error {
-	if size >= bulkMin && span.Count > 1 {
-		r.widen(ctx, id)
-	}
 	next := span.First
 	return r.try(ctx, r.widest, func(l *lane) error {
 		q := dataRequest{kind: frameSpan, id: id, first: next, count: span.End() - next}
