@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -80,14 +81,14 @@ const (
 type bulk struct {
 	node     *Node
 	identity *libp2ptls.Identity // nil: there are none
-	shared   *tcpreuse.ConnMgr   // tells libp2p's and bulk connections apart
 	handlers map[protocol.ID]bulkHandler
 	protos   []string
 	accepts  []transport.GatedMaListener
 
 	mu         sync.Mutex
-	handshakes map[string]int // guarded by mu: inbound ones, by IP address
-	total      int            // guarded by mu
+	shared     map[string]*tcpreuse.ConnMgr // guarded by mu: by listen address: tells libp2p's and bulk connections apart
+	handshakes map[string]int               // guarded by mu: inbound ones, by IP address
+	total      int                          // guarded by mu
 }
 
 type bulkHandler struct {
@@ -98,19 +99,50 @@ type bulkHandler struct {
 func (b *bulk) init(n *Node) {
 	b.node = n
 	b.handlers = map[protocol.ID]bulkHandler{}
+	b.shared = map[string]*tcpreuse.ConnMgr{}
 	b.handshakes = map[string]int{}
 }
 
 // newTCPTransport is libp2p's, and remembers what its listeners are shared by.
-func (b *bulk) newTCPTransport(u transport.Upgrader, rm network.ResourceManager, shared *tcpreuse.ConnMgr) (*tcp.TcpTransport, error) {
+func (b *bulk) newTCPTransport(u transport.Upgrader, rm network.ResourceManager, shared *tcpreuse.ConnMgr) (*sharedTCP, error) {
 	if shared != nil { // AutoNAT has a host of its own built, which does not listen
 		identity, err := libp2ptls.NewIdentity(b.node.key)
 		if err != nil {
 			return nil, err
 		}
-		b.identity, b.shared = identity, shared
+		b.identity = identity
 	}
-	return tcp.NewTCPTransport(u, rm, shared)
+	t, err := tcp.NewTCPTransport(u, rm, shared)
+	return &sharedTCP{t, b, u, rm, shared}, err
+}
+
+// sharedTCP is libp2p's TCP transport, whose listeners take bulk connections, too.
+type sharedTCP struct {
+	*tcp.TcpTransport
+	bulk      *bulk
+	upgrader  transport.Upgrader
+	resources network.ResourceManager
+	shared    *tcpreuse.ConnMgr
+}
+
+func (t *sharedTCP) Listen(a ma.Multiaddr) (transport.Listener, error) {
+	shared := t.shared
+	l, err := t.TcpTransport.Listen(a)
+	if port, _ := a.ValueForProtocol(ma.P_TCP); port == "0" && errors.Is(err, tcpreuse.ErrListenerExists) {
+		// One manager knows one listener with port 0 of a host: this is another.
+		shared = tcpreuse.NewConnMgr(tcpreuse.EnvReuseportVal, t.upgrader)
+		other, otherErr := tcp.NewTCPTransport(t.upgrader, t.resources, shared)
+		if otherErr != nil {
+			return nil, otherErr
+		}
+		l, err = other.Listen(a)
+	}
+	if err == nil && shared != nil {
+		t.bulk.mu.Lock()
+		defer t.bulk.mu.Unlock()
+		t.bulk.shared[l.Multiaddr().String()] = shared
+	}
+	return l, err
 }
 
 // HandleBulk serves proto with fn over libp2p streams, as Handle does, and over
@@ -123,14 +155,18 @@ func (n *Node) HandleBulk(proto protocol.ID, c HandlerConfig, fn func(context.Co
 
 // listen takes the TLS connections of libp2p's TCP listeners.
 func (b *bulk) listen() {
-	if b.shared == nil || len(b.handlers) == 0 {
+	if len(b.handlers) == 0 {
 		return
 	}
+	b.mu.Lock()
+	shared := maps.Clone(b.shared)
+	b.mu.Unlock()
 	for _, a := range b.node.host.Network().ListenAddresses() {
-		if _, err := a.ValueForProtocol(ma.P_TCP); err != nil {
+		manager := shared[a.String()]
+		if manager == nil {
 			continue
 		}
-		l, err := b.shared.DemultiplexedListen(a, tcpreuse.DemultiplexedConnType_TLS)
+		l, err := manager.DemultiplexedListen(a, tcpreuse.DemultiplexedConnType_TLS)
 		if err != nil {
 			b.node.log.Warn("no bulk connections are accepted", "addr", a, "err", err)
 			continue

@@ -193,6 +193,29 @@ func TestThereIsNoBulkConnectionWithoutTCP(t *testing.T) {
 	}
 }
 
+func TestEveryListenerTakesBulkConnections(t *testing.T) {
+	any := loopback(0)[0]
+	server, err := New(t.Context(), Config{Listen: []ma.Multiaddr{any, any, any}, NoDHT: true, NoMulticast: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.HandleBulk(echo, HandlerConfig{}, echoStream)
+	run(t, server)
+	addrs := server.Addrs()
+	if len(addrs) != 3 {
+		t.Fatalf("it listens on %v, want three ports", addrs)
+	}
+	for _, a := range addrs {
+		client, _ := start(t, Config{NoDHT: true})
+		if err := client.Connect(t.Context(), peer.AddrInfo{ID: server.ID(), Addrs: []ma.Multiaddr{a}}); err != nil {
+			t.Fatal(err)
+		}
+		if !answers(openBulk(t, client, server.ID())) {
+			t.Errorf("no bulk connection at %s", a)
+		}
+	}
+}
+
 // A peer that was dialled by the other side is asked at the port that it has
 // told, and nowhere but on its own host.
 func TestBulkAddressIsOnThePeersOwnHost(t *testing.T) {
