@@ -250,7 +250,7 @@ func TestDepthFollowsRateAndRoundTrip(t *testing.T) {
 		want      int
 	}{
 		{0, 0, spansMin}, // not measured yet
-		{0, 80 * time.Millisecond, 8},
+		{0, 80 * time.Millisecond, 16},
 		{2000, 500 * time.Microsecond, spansMin}, // loopback
 		{10, 300 * time.Millisecond, spansMin},
 		{200, 80 * time.Millisecond, 8}, // 16 MiB under way: room for as much again

@@ -236,12 +236,13 @@ const (
 	flowEvery = 50 * time.Millisecond
 	// flowFirst is what a path is taken to carry before it is measured, in bytes
 	// a second.
-	flowFirst = 200e6
+	flowFirst = 400e6
 	// spanBytes is about the size of a span.
 	spanBytes = spanCountMax / 4 * content.GroupSize
 	// spansMin and spansMax are the bounds of what one source owes: 16 MiB fill
-	// a path of 1 Gb/s at 60 ms twice, and 64 MiB one of 3 Gb/s at 80 ms.
-	spansMin, spansMax = 4, 16
+	// a path of 1 Gb/s at 60 ms twice, and 128 MiB one of 6 Gb/s at 80 ms. They
+	// are on their way, and take no memory here.
+	spansMin, spansMax = 4, 32
 )
 
 func (f *flow) add(bytes int64, now time.Time) {
