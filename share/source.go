@@ -141,7 +141,7 @@ func (r *remote) addLane(ctx context.Context, id content.ID) {
 	defer cancel()
 	err = l.ask(ctx, dataRequest{kind: frameInfo, id: id}, func(dataAnswer) error { return nil })
 	r.mu.Lock()
-	keep := err == nil && !r.closed
+	keep := (err == nil || errors.Is(err, errNotHeld)) && !r.closed
 	if keep {
 		r.bulk = append(r.bulk, l)
 	}
