@@ -1,0 +1,302 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"text/tabwriter"
+	"time"
+)
+
+// rows are the table: what transfers are judged by. Each measures whole commands,
+// from their execution to their exit, beside plain tools on the same bytes.
+var rows = []struct {
+	name string
+	run  func(*trial)
+}{
+	{"add", rowAdd},
+	{"add-many", rowAddMany},
+	{"get", rowGet},
+}
+
+// BenchmarkTransfer measures the table, and prints it. It fails if a number is
+// missed; a row whose tools are missing is skipped. Contenders run in interleaved
+// rounds, of which five are the least that a median is worth something of:
+//
+//	CGO_ENABLED=0 go test ./cli/e2e -run xxx -bench Transfer -benchtime 5x -timeout 2h
+//
+// One row is -bench Transfer/add, as an example. Files are made below $TMPDIR, of
+// which 25 GiB are used at most; they should fit into the page cache, but for the
+// row "large".
+//
+// Nothing that a contender writes is deleted before its row ends, but for single
+// large files: on ext4 without a journal, to make files soon after many were
+// deleted takes ten times as long, and the next contender would pay for it.
+func BenchmarkTransfer(b *testing.B) {
+	var all []*trial
+	for _, row := range rows {
+		b.Run(row.name, func(b *testing.B) {
+			x := &trial{TB: b, row: row.name, full: true, more: b.Loop}
+			all = append(all, x)
+			b.ReportMetric(0, "ns/op")
+			row.run(x)
+			b.ReportMetric(float64(x.rounds), "rounds")
+		})
+	}
+	printTable(os.Stdout, all)
+}
+
+// TestTransfer runs every row of BenchmarkTransfer once, with small files: what
+// the rows check holds, whatever their times are.
+func TestTransfer(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a minute")
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			x := &trial{TB: t, row: row.name, more: func() bool { return false }}
+			row.run(x)
+			for _, l := range x.lines {
+				t.Logf("%s: %s", l.what, l.measured)
+			}
+		})
+	}
+}
+
+// trial is one row while it is measured.
+type trial struct {
+	testing.TB
+	row  string
+	full bool // at the size of the table, and judged by its numbers
+	// more says whether to run another round, after the first.
+	more   func() bool
+	rounds int
+	lines  []line
+}
+
+// line is one line of the printed table.
+type line struct{ what, measured, number, verdict string }
+
+func printTable(w io.Writer, all []*trial) {
+	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(out, "\nrow\trounds\twhat\tmeasured\tnumber\t")
+	for _, x := range all {
+		if x.Skipped() {
+			fmt.Fprintf(out, "%s\t\tskipped: the reason is above\t\t\t\n", x.row)
+		}
+		for _, l := range x.lines {
+			fmt.Fprintf(out, "%s\t%d\t%s\t%s\t%s\t%s\n", x.row, x.rounds, l.what, l.measured, l.number, l.verdict)
+		}
+	}
+	out.Flush()
+}
+
+// scaled is a size or a count: of the table, or small.
+func (x *trial) scaled(full, small int64) int64 {
+	if x.full {
+		return full
+	}
+	return small
+}
+
+// note adds a line that is not judged.
+func (x *trial) note(what, format string, args ...any) {
+	x.lines = append(x.lines, line{what: what, measured: fmt.Sprintf(format, args...)})
+}
+
+func (x *trial) atLeast(what string, got, number float64, unit string) {
+	x.judge(what, got, "≥", number, unit, got >= number)
+}
+
+func (x *trial) atMost(what string, got, number float64, unit string) {
+	x.judge(what, got, "≤", number, unit, got <= number)
+}
+
+// judge adds a line with a number, and fails the row if it is missed, at full size.
+func (x *trial) judge(what string, got float64, relation string, number float64, unit string, held bool) {
+	x.Helper()
+	l := line{what, fmt.Sprintf("%.4g %s", got, unit), fmt.Sprintf("%s %.4g", relation, number), "ok"}
+	if !held {
+		l.verdict = "MISSED"
+	}
+	if !held && x.full {
+		x.Errorf("%s: %s, want %s", what, l.measured, l.number)
+	}
+	x.lines = append(x.lines, l)
+}
+
+// contender is one way to do what a row is about. run does it once, in a place of
+// its own, and returns how long the part took that counts.
+type contender struct {
+	name string
+	run  func(round int) time.Duration
+}
+
+// contest runs contenders in interleaved rounds, in another order each time, and
+// returns the times of each. A trial has one contest.
+func (x *trial) contest(bytes int64, contenders ...contender) map[string]times {
+	took := map[string]times{}
+	for again := true; again; x.rounds++ {
+		if x.full && !x.more() {
+			break
+		}
+		for i := range contenders {
+			c := contenders[(i+x.rounds)%len(contenders)]
+			took[c.name] = append(took[c.name], c.run(x.rounds))
+		}
+		again = x.full
+	}
+	for _, c := range contenders {
+		x.note(c.name, "%s", took[c.name].describe(bytes))
+	}
+	return took
+}
+
+// times are those of several rounds.
+type times []time.Duration
+
+// median is the middle one, in seconds; the upper of two.
+func (t times) median() float64 {
+	sorted := slices.Sorted(slices.Values(t))
+	return sorted[len(sorted)/2].Seconds()
+}
+
+// describe tells the median and the extremes, and the rate if bytes is not 0.
+func (t times) describe(bytes int64) string {
+	s := fmt.Sprintf("%.4g s (%.4g–%.4g)", t.median(), slices.Min(t).Seconds(), slices.Max(t).Seconds())
+	if bytes > 0 {
+		s += fmt.Sprintf(", %.0f MB/s", float64(bytes)/t.median()/1e6)
+	}
+	return s
+}
+
+// ran is what a command of ours did and used.
+type ran struct {
+	took   time.Duration
+	last   event
+	events []event
+	memory int64 // its largest resident set, in bytes; 0 where it can't be told
+	cpu    time.Duration
+}
+
+// run runs a command of p that has to succeed, with p's network flags.
+func (x *trial) run(p *peer, args ...string) ran {
+	x.Helper()
+	c := p.command(x.Context(), slices.Concat(args, p.flags)...)
+	r, err := watch(c, func(event) {})
+	if err != nil {
+		x.Fatalf("p2pshare %s: %v", strings.Join(args, " "), err)
+	}
+	return r
+}
+
+// watch runs a command that prints events, and calls on for each.
+func watch(c *exec.Cmd, on func(event)) (ran, error) {
+	var r ran
+	var stderr bytes.Buffer
+	c.Stderr = &stderr
+	out, err := c.StdoutPipe()
+	if err != nil {
+		return r, err
+	}
+	began := time.Now()
+	if err := c.Start(); err != nil {
+		return r, err
+	}
+	lines := bufio.NewScanner(out)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var e event
+		if err = json.Unmarshal(lines.Bytes(), &e); err != nil {
+			break
+		}
+		// The peak is told of a process that lives alone. It prints ten lines a
+		// second, and the last before it ends.
+		r.memory = max(r.memory, peakOf(c.Process.Pid))
+		r.events, r.last = append(r.events, e), e
+		on(e)
+	}
+	if err = errors.Join(err, lines.Err(), c.Wait()); err != nil {
+		return r, fmt.Errorf("%w\n%s", err, stderr.String())
+	}
+	r.took = time.Since(began)
+	r.cpu = c.ProcessState.UserTime() + c.ProcessState.SystemTime()
+	if len(r.events) == 0 {
+		return r, errors.New("it printed nothing")
+	}
+	return r, nil
+}
+
+// peakOf is the largest resident set of a process so far, 0 where that is not told.
+// The kernel's rusage would count the parent's memory before the execution too.
+func peakOf(pid int) int64 {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(status), "\nVmHWM:")
+	var kib int64
+	fmt.Sscan(rest, &kib)
+	return kib << 10
+}
+
+// tool runs a program to its end, and returns how long it took.
+func (x *trial) tool(args ...string) time.Duration {
+	x.Helper()
+	began := time.Now()
+	if out, err := exec.CommandContext(x.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
+		x.Fatalf("%s: %v\n%.2000s", strings.Join(args, " "), err, out)
+	}
+	return time.Since(began)
+}
+
+// needs skips a row whose tools are not installed.
+func (x *trial) needs(tools ...string) {
+	x.Helper()
+	for _, tool := range tools {
+		if _, err := exec.LookPath(tool); err != nil {
+			x.Skipf("%s is not installed", tool)
+		}
+	}
+}
+
+// remove deletes a large file, which costs the next contender nothing.
+func (x *trial) remove(path string) {
+	x.Helper()
+	if err := os.Remove(path); err != nil {
+		x.Fatal(err)
+	}
+}
+
+// sourcesOf is what each peer gave to a get.
+func sourcesOf(done event) map[string]int64 {
+	given := map[string]int64{}
+	list, _ := done["sources"].([]any)
+	for _, s := range list {
+		source := event(s.(map[string]any))
+		given[source.text("peer")] += source.number("bytes")
+	}
+	return given
+}
+
+// percents are the shares of all that was given, sorted.
+func percents(given map[string]int64) []float64 {
+	var sum int64
+	for _, n := range given {
+		sum += n
+	}
+	var all []float64
+	for _, n := range slices.Sorted(maps.Values(given)) {
+		all = append(all, 100*float64(n)/float64(max(1, sum)))
+	}
+	return all
+}
