@@ -38,7 +38,7 @@ func rowAddMany(x *trial) {
 	if err != nil {
 		x.Fatal(err)
 	}
-	var second times
+	var second values
 	took := x.contest(bytes,
 		contender{"p2pshare add", func(int) time.Duration {
 			p := newPeer(x, loopback...)
@@ -47,7 +47,7 @@ func rowAddMany(x *trial) {
 			if first.last.text("id") != again.last.text("id") || first.last.number("size") != bytes {
 				x.Errorf("added as %v, and then as %v", first.last, again.last)
 			}
-			second = append(second, again.took)
+			second = append(second, again.took.Seconds())
 			return first.took
 		}},
 		contender{"b3sum", func(int) time.Duration {
@@ -55,4 +55,60 @@ func rowAddMany(x *trial) {
 		}})
 	x.atMost("time by b3sum's", took["p2pshare add"].median()/took["b3sum"].median(), 2, "×")
 	x.atMost("second add", second.median(), 0.5, "s")
+}
+
+func rowMany(x *trial) {
+	root := filepath.Join(x.TempDir(), "tree")
+	bytes := writeSmallFiles(x, root, x.scaled(10_000, 300))
+	from := startRsync(x, "", "127.0.0.1", root)
+	ann := x.share(root)
+	// Deleting is left to the end: see BenchmarkTransfer.
+	out := x.TempDir()
+	took := x.contest(bytes,
+		contender{"p2pshare get", func(round int) time.Duration {
+			to := filepath.Join(out, fmt.Sprint("ours", round))
+			r := x.run(newPeer(x, loopback...), "get", link(ann), "-o", to)
+			if round == 0 {
+				sameTree(x, root, to)
+			}
+			return r.took
+		}},
+		contender{"rsync -a", func(round int) time.Duration {
+			return x.tool("rsync", "-a", from, filepath.Join(out, fmt.Sprint("rsync", round)))
+		}})
+	x.atMost("time by rsync's", took["p2pshare get"].median()/took["rsync -a"].median(), 1.5, "×")
+}
+
+func rowTiny(x *trial) {
+	ann := newPeer(x, loopback...)
+	serving := ann.serve(x, "daemon")
+	made := 0
+	add := func() (what string) {
+		made++
+		name := fmt.Sprintf("note%d.txt", made)
+		writeRandom(x, filepath.Join(ann.dir, name), kib, name)
+		return ann.must(x, "add", name).text("link")
+	}
+	bob := newPeer(x, loopback...)
+	bob.serve(x, "daemon", "--peer", serving.addr(x))
+	bob.runPlain(x, "get", add()) // it knows the provider from now on
+	web := startWebServer(x, "", ann.dir)
+	took := x.contest(0,
+		contender{"p2pshare get, with a daemon", func(round int) time.Duration {
+			what := add()
+			r, err := watch(bob.command(x.Context(), "get", what, "-o", filepath.Join(bob.dir, fmt.Sprint("warm", round))), func(event) {})
+			if err != nil {
+				x.Fatal(err)
+			}
+			return r.took
+		}},
+		contender{"p2pshare get, cold", func(round int) time.Duration {
+			what, cat := add(), newPeer(x, loopback...)
+			return x.run(cat, "get", what, "-o", filepath.Join(cat.dir, "got")).took
+		}},
+		contender{"curl -o, https", func(round int) time.Duration {
+			return x.tool(web.curl("https", "note1.txt", filepath.Join(bob.dir, "curl"))...)
+		}})
+	x.atMost("with a daemon", 1000*took["p2pshare get, with a daemon"].median(), 15, "ms")
+	x.atMost("cold, by link", 1000*took["p2pshare get, cold"].median(), 120, "ms")
 }

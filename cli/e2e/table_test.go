@@ -26,6 +26,15 @@ var rows = []struct {
 	{"add", rowAdd},
 	{"add-many", rowAddMany},
 	{"get", rowGet},
+	{"four", rowFour},
+	{"four-limited", rowFourLimited},
+	{"crowd", rowCrowd},
+	{"crowd-limited", rowCrowdLimited},
+	{"many", rowMany},
+	{"tiny", rowTiny},
+	{"killed", rowKilled},
+	{"damaged", rowDamaged},
+	{"large", rowLarge},
 }
 
 // BenchmarkTransfer measures the table, and prints it. It fails if a number is
@@ -143,38 +152,35 @@ type contender struct {
 
 // contest runs contenders in interleaved rounds, in another order each time, and
 // returns the times of each. A trial has one contest.
-func (x *trial) contest(bytes int64, contenders ...contender) map[string]times {
-	took := map[string]times{}
+func (x *trial) contest(bytes int64, contenders ...contender) map[string]values {
+	took := map[string]values{}
 	for again := true; again; x.rounds++ {
 		if x.full && !x.more() {
 			break
 		}
 		for i := range contenders {
 			c := contenders[(i+x.rounds)%len(contenders)]
-			took[c.name] = append(took[c.name], c.run(x.rounds))
+			took[c.name] = append(took[c.name], c.run(x.rounds).Seconds())
 		}
 		again = x.full
 	}
 	for _, c := range contenders {
-		x.note(c.name, "%s", took[c.name].describe(bytes))
+		x.note(c.name, "%s", took[c.name].seconds(bytes))
 	}
 	return took
 }
 
-// times are those of several rounds.
-type times []time.Duration
+// values are what several rounds gave; those of a contest are seconds.
+type values []float64
 
-// median is the middle one, in seconds; the upper of two.
-func (t times) median() float64 {
-	sorted := slices.Sorted(slices.Values(t))
-	return sorted[len(sorted)/2].Seconds()
-}
+// median is the middle one; the upper of two.
+func (v values) median() float64 { return slices.Sorted(slices.Values(v))[len(v)/2] }
 
-// describe tells the median and the extremes, and the rate if bytes is not 0.
-func (t times) describe(bytes int64) string {
-	s := fmt.Sprintf("%.4g s (%.4g–%.4g)", t.median(), slices.Min(t).Seconds(), slices.Max(t).Seconds())
+// seconds tells the median and the extremes, and the rate if bytes is not 0.
+func (v values) seconds(bytes int64) string {
+	s := fmt.Sprintf("%.4g s (%.4g–%.4g)", v.median(), slices.Min(v), slices.Max(v))
 	if bytes > 0 {
-		s += fmt.Sprintf(", %.0f MB/s", float64(bytes)/t.median()/1e6)
+		s += fmt.Sprintf(", %.0f MB/s", float64(bytes)/v.median()/1e6)
 	}
 	return s
 }

@@ -41,8 +41,6 @@ func link(sources ...*source) string {
 	return l
 }
 
-func megabytesPerSecond(bytes int64, seconds float64) float64 { return float64(bytes) / seconds / 1e6 }
-
 func rowAdd(x *trial) {
 	x.needs("b3sum")
 	size := x.scaled(gib, 8*mib)
