@@ -37,8 +37,10 @@ var program string
 // roles are what the test binary plays when it is run again, in a namespace,
 // with roleVariable set: see roleCommand.
 var roles = map[string]func() error{
-	"flood": floodRole,
-	"mdns":  mdnsRole,
+	"flood":            floodRole,
+	"mdns":             mdnsRole,
+	"hostile-provider": hostileProviderRole,
+	"besieger":         besiegerRole,
 }
 
 const roleVariable = "E2E_ROLE"

@@ -95,6 +95,14 @@ func sameTree(t testing.TB, want, got string) {
 
 func sameFile(t testing.TB, want, got string) {
 	t.Helper()
+	if !equal(t, want, got) {
+		t.Errorf("%s and %s differ", want, got)
+	}
+}
+
+// equal tells whether two files have the same bytes.
+func equal(t testing.TB, want, got string) bool {
+	t.Helper()
 	a, err := os.Open(want)
 	if err != nil {
 		t.Fatal(err)
@@ -112,9 +120,7 @@ func sameFile(t testing.TB, want, got string) {
 	if _, err := io.Copy(hb, b); err != nil {
 		t.Fatal(err)
 	}
-	if string(ha.Sum(nil)) != string(hb.Sum(nil)) {
-		t.Errorf("%s and %s differ", want, got)
-	}
+	return string(ha.Sum(nil)) == string(hb.Sum(nil))
 }
 
 // TestFivePeers is the whole story: a bootstrap peer, two that add, two that

@@ -34,6 +34,11 @@ var rows = []struct {
 	{"tiny", rowTiny},
 	{"killed", rowKilled},
 	{"damaged", rowDamaged},
+	{"far", rowFar},
+	{"far-many", rowFarMany},
+	{"liar", rowLiar},
+	{"slow", rowSlow},
+	{"besieged", rowBesieged},
 	{"large", rowLarge},
 }
 
@@ -56,8 +61,8 @@ func BenchmarkTransfer(b *testing.B) {
 		b.Run(row.name, func(b *testing.B) {
 			x := &trial{TB: b, row: row.name, full: true, more: b.Loop}
 			all = append(all, x)
-			b.ReportMetric(0, "ns/op")
 			row.run(x)
+			b.ReportMetric(0, "ns/op")
 			b.ReportMetric(float64(x.rounds), "rounds")
 		})
 	}
