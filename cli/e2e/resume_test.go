@@ -36,18 +36,19 @@ func rowKilled(x *trial) {
 	path := filepath.Join(x.TempDir(), "film.mkv")
 	writeRandom(x, path, size, "film")
 	ann := x.share(path)
-	var again values
+	var again, killed values
 	x.contest(0, contender{"get again", func(int) time.Duration {
 		bob := newPeer(x, loopback...)
 		to := filepath.Join(bob.dir, "got")
 		had, at := x.killAtHalf(bob, size, "get", link(ann), "-o", to)
 		r := x.run(bob, "get", link(ann), "-o", to)
 		again = append(again, float64(had+r.last.number("bytes_fetched")-size)/mib)
-		x.note("killed at", "%.0f %%", at)
+		killed = append(killed, at)
 		same(x, path, to)
 		x.remove(to)
 		return r.took
 	}})
+	x.note("killed at", "%.0f %%", killed.median())
 	x.atMost("fetched again", again.median(), 8, "MiB")
 }
 

@@ -81,6 +81,9 @@ func rowGet(x *trial) {
 	get := func(output string) time.Duration {
 		before := ann.process.cpu(x)
 		r := x.run(bob, "get", what, "-o", output)
+		if n := r.last.number("bytes_fetched"); n < size {
+			x.Errorf("%d bytes of %d were fetched", n, size)
+		}
 		if output != os.DevNull {
 			getter.add(r.cpu, r.memory)
 			provider.add(ann.process.cpu(x)-before, 0)
