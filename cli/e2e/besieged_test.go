@@ -38,11 +38,11 @@ func names(done event, s *source) bool {
 	return slices.Contains(list, any(s.process.id()))
 }
 
-// surviveFlips gets a small file from a liar and an honest peer, until a wrong bit
+// surviveFlips gets a file from a liar and an honest peer, until a wrong bit
 // was noticed flips times, and compares what was saved with what it should be.
 func (x *trial) surviveFlips(flips int) {
 	x.Helper()
-	const size = 8*mib + 1000
+	const size = 32*mib + 1000
 	path := filepath.Join(x.TempDir(), "clip.mkv")
 	writeRandom(x, path, size, "clip")
 	honest, liar := x.share(path), startHostileProvider(x, path, false)

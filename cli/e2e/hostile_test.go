@@ -27,7 +27,10 @@ import (
 // Hostile peers are processes of their own, which speak the data protocol as
 // share/wire.go describes it and share no code with those that they attack.
 
-const dataProtocol protocol.ID = "/p2pshare/data/1"
+const (
+	metaProtocol protocol.ID = "/p2pshare/meta/1"
+	dataProtocol protocol.ID = "/p2pshare/data/1"
+)
 
 // Frames of the data protocol.
 const (
@@ -140,7 +143,7 @@ func hostileProviderRole() error {
 	if err := p.hash(); err != nil {
 		return err
 	}
-	return runHostile(map[protocol.ID]func(context.Context, network.Stream) error{dataProtocol: p.serve},
+	return runHostile(map[protocol.ID]func(context.Context, network.Stream) error{metaProtocol: p.tell, dataProtocol: p.serve},
 		func(_ context.Context, n *node.Node) error {
 			addrs, err := p2ppeer.AddrInfoToP2pAddrs(&p2ppeer.AddrInfo{ID: n.ID(), Addrs: n.Addrs()})
 			if err != nil {
@@ -178,6 +181,28 @@ func (p *hostileProvider) group(i int64, buf []byte) ([]byte, error) {
 	data := buf[:content.GroupLen(p.size, i)]
 	_, err := p.file.ReadAt(data, i*content.GroupSize)
 	return data, err
+}
+
+// tell answers what it is asked by JSON: that it has all of its file, and knows no
+// manifest.
+func (p *hostileProvider) tell(_ context.Context, s network.Stream) error {
+	say := json.NewEncoder(s)
+	lines := bufio.NewScanner(s)
+	lines.Buffer(nil, 128*kib)
+	for lines.Scan() {
+		var q struct{ Op, ID string }
+		if err := json.Unmarshal(lines.Bytes(), &q); err != nil {
+			return err
+		}
+		answer := map[string]any{"end": true}
+		if q.Op == "haves" && q.ID == p.id.String() {
+			answer["size"], answer["all"] = p.size, true
+		}
+		if err := say.Encode(answer); err != nil {
+			return err
+		}
+	}
+	return lines.Err()
 }
 
 // serve answers each request before it reads the next.
