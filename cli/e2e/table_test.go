@@ -92,9 +92,19 @@ type trial struct {
 	row  string
 	full bool // at the size of the table, and judged by its numbers
 	// more says whether to run another round, after the first.
-	more   func() bool
-	rounds int
-	lines  []line
+	more    func() bool
+	rounds  int
+	lines   []line
+	skipped string // why
+}
+
+// Skip and Skipf keep the reason for the table: without -v, a benchmark that skips
+// says nothing.
+func (x *trial) Skip(args ...any) { x.skipped = fmt.Sprint(args...); x.TB.Skip(args...) }
+
+func (x *trial) Skipf(format string, args ...any) {
+	x.skipped = fmt.Sprintf(format, args...)
+	x.TB.Skip(x.skipped)
 }
 
 // line is one line of the printed table.
@@ -105,7 +115,7 @@ func printTable(w io.Writer, all []*trial) {
 	fmt.Fprintln(out, "\nrow\trounds\twhat\tmeasured\tnumber\t")
 	for _, x := range all {
 		if x.Skipped() {
-			fmt.Fprintf(out, "%s\t\tskipped: the reason is above\t\t\t\n", x.row)
+			fmt.Fprintf(out, "%s\t\tskipped\t%s\t\t\n", x.row, x.skipped)
 		}
 		for _, l := range x.lines {
 			fmt.Fprintf(out, "%s\t%d\t%s\t%s\t%s\t%s\n", x.row, x.rounds, l.what, l.measured, l.number, l.verdict)
