@@ -48,9 +48,9 @@ var rows = []struct {
 //
 //	CGO_ENABLED=0 go test ./cli/e2e -run xxx -bench Transfer -benchtime 5x -timeout 2h
 //
-// One row is -bench Transfer/add, as an example. Files are made below $TMPDIR, of
-// which 25 GiB are used at most; they should fit into the page cache, but for the
-// row "large".
+// One row is -bench Transfer/add, as an example; with -v each is printed when it is
+// done, too. Files are made below $TMPDIR, of which 25 GiB are used at most; they
+// should fit into the page cache, but for the row "large".
 //
 // Nothing that a contender writes is deleted before its row ends, but for single
 // large files: on ext4 without a journal, to make files soon after many were
@@ -58,6 +58,7 @@ var rows = []struct {
 func BenchmarkTransfer(b *testing.B) {
 	var all []*trial
 	for _, row := range rows {
+		done := len(all)
 		b.Run(row.name, func(b *testing.B) {
 			x := &trial{TB: b, row: row.name, full: true, more: b.Loop}
 			all = append(all, x)
@@ -65,6 +66,9 @@ func BenchmarkTransfer(b *testing.B) {
 			b.ReportMetric(0, "ns/op")
 			b.ReportMetric(float64(x.rounds), "rounds")
 		})
+		if testing.Verbose() && len(all) > done { // it may not be asked for
+			printTable(os.Stderr, all[done:])
+		}
 	}
 	printTable(os.Stdout, all)
 }
