@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	p2ppeer "github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
@@ -326,21 +328,28 @@ func besiegerRole() error {
 		count := binary.BigEndian.AppendUint32(nil, spanCountMax)
 		requests = appendFrame(requests, frameSpan, tag, id[:], be64(0), count)
 	}
-	say := json.NewEncoder(os.Stdout)
-	return runHostile(nil, func(ctx context.Context, n *node.Node) error {
-		if err := say.Encode(event{"event": "ready", "peer_id": n.ID()}); err != nil {
-			return err
-		}
-		if err := n.Connect(ctx, *target); err != nil {
-			return err
-		}
-		opened := besiege(ctx, n, target.ID, task.Count, requests)
-		return say.Encode(event{"event": "besieging", "opened": opened})
-	})
+	// No limits of its own keep it from harm.
+	h, err := libp2p.New(libp2p.NoListenAddrs, libp2p.ResourceManager(&network.NullResourceManager{}))
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	ctx, say := context.Background(), json.NewEncoder(os.Stdout)
+	if err := say.Encode(event{"event": "ready", "peer_id": h.ID()}); err != nil {
+		return err
+	}
+	if err := h.Connect(ctx, *target); err != nil {
+		return err
+	}
+	opened := besiege(ctx, h, target.ID, task.Count, requests)
+	if err := say.Encode(event{"event": "besieging", "opened": opened}); err != nil {
+		return err
+	}
+	select {} // until it is killed
 }
 
 // besiege returns once every stream was tried; those that were opened stay so.
-func besiege(ctx context.Context, n *node.Node, target p2ppeer.ID, count int, requests []byte) (opened int64) {
+func besiege(ctx context.Context, h host.Host, target p2ppeer.ID, count int, requests []byte) (opened int64) {
 	const atOnce = 32
 	var tried, done atomic.Int64
 	var wg sync.WaitGroup
@@ -348,7 +357,7 @@ func besiege(ctx context.Context, n *node.Node, target p2ppeer.ID, count int, re
 		wg.Go(func() {
 			for tried.Add(1) <= int64(count) {
 				ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-				s, err := n.Open(ctx, target, dataProtocol, node.OpenOptions{})
+				s, err := h.NewStream(ctx, target, dataProtocol)
 				if err == nil {
 					s.SetWriteDeadline(time.Now().Add(5 * time.Second))
 					_, err = s.Write(requests)
