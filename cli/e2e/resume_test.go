@@ -49,7 +49,7 @@ func rowKilled(x *trial) {
 		return r.took
 	}})
 	x.note("killed at", "%.0f %%", killed.median())
-	x.atMost("fetched again", again.median(), 8, "MiB")
+	x.neverMore("fetched again", again.median(), 8, "MiB")
 }
 
 // killAtHalf runs a get until half is there, and kills it. It returns what it had
