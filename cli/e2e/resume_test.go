@@ -109,7 +109,7 @@ func rowDamaged(x *trial) {
 	tree := float64(size/group*32) / group
 	x.note("it says that it fetched", "%.4g groups", fetched.median())
 	// Half a group is for the search, handshakes and frames.
-	x.atMost("the provider sends, tree included", sent.median(), damages+tree+0.5, "groups")
+	x.neverMore("the provider sends, tree included", sent.median(), damages+tree+0.5, "groups")
 }
 
 // damage overwrites 4 KiB at n places, each in a chunk group of its own.
