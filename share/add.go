@@ -138,13 +138,12 @@ func (a *adding) run(ctx context.Context) (Share, error) {
 	if a.compare {
 		return a.again(ctx, s, info)
 	}
-	if a.key, err = a.library.catalog.begin(a.path); err != nil {
-		return Share{}, err
+	if info.IsDir() { // a single file is recorded with its share
+		if a.key, err = a.library.catalog.begin(a.path); err != nil {
+			return Share{}, err
+		}
 	}
 	err = a.content(ctx, &s, info)
-	if err == nil {
-		err = a.flush()
-	}
 	if err == nil {
 		err = ctx.Err() // small files are hashed without asking
 	}
@@ -152,7 +151,10 @@ func (a *adding) run(ctx context.Context) (Share, error) {
 		err = a.publish(s)
 	}
 	if err != nil {
-		return Share{}, errors.Join(err, a.library.catalog.remove(a.key), a.library.dropListing(s))
+		if a.key != 0 {
+			err = errors.Join(err, a.library.catalog.remove(a.key))
+		}
+		return Share{}, errors.Join(err, a.library.dropListing(s))
 	}
 	if old := a.previous; old.key != 0 && old.Name != "" && old.Name != s.Name {
 		a.warnf("it was shared as %s until now, and no longer is", Escape(string(old.Name)))
@@ -216,7 +218,7 @@ func (a *adding) again(ctx context.Context, s Share, info fs.FileInfo) (Share, e
 
 // publish makes s live, and ends what it replaces.
 func (a *adding) publish(s Share) error {
-	return a.library.replace(a.previous, func() error { return a.library.publish(s, a.key) })
+	return a.library.replace(a.previous, func() error { return a.library.publish(s, a.key, a.batch...) })
 }
 
 // refuseHome collects what the home is made of, and refuses a path that lies

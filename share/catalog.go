@@ -338,9 +338,11 @@ func outboardKey(id content.ID, seg int) []byte {
 	return binary.BigEndian.AppendUint32(id[:], uint32(seg))
 }
 
-// finish makes a share live, and what was shared from its path before go.
-func (c *catalog) finish(r shareRecord) error {
-	old, err := c.makeLive(r)
+// finish makes a share live, and what was shared from its path before go. rest are
+// files that are not recorded yet. A share without a key, which has no other files,
+// is given one: all of it is one transaction then.
+func (c *catalog) finish(r *shareRecord, rest ...hashedFile) error {
+	old, err := c.makeLive(r, rest...)
 	if err != nil || old == 0 {
 		return err
 	}
@@ -349,9 +351,22 @@ func (c *catalog) finish(r shareRecord) error {
 
 // makeLive is the short part of finish. It returns the share that is to be
 // removed now, or 0.
-func (c *catalog) makeLive(r shareRecord) (old shareKey, err error) {
+func (c *catalog) makeLive(r *shareRecord, rest ...hashedFile) (old shareKey, err error) {
 	r.Stage = stageLive
+	given := r.key
 	err = c.db.Update(func(tx *bbolt.Tx) error {
+		if given == 0 {
+			n, err := tx.Bucket(bucketShares).NextSequence()
+			if err != nil {
+				return err
+			}
+			r.key = shareKey(n)
+		}
+		for _, f := range rest {
+			if err := putFile(tx, r.key, f); err != nil {
+				return err
+			}
+		}
 		paths := tx.Bucket(bucketPaths)
 		if k := paths.Get([]byte(r.Path)); k != nil {
 			previous, ok, err := getShare(tx, k)
@@ -368,12 +383,15 @@ func (c *catalog) makeLive(r shareRecord) (old shareKey, err error) {
 		}
 		name := nameDigest(r.Name)
 		return errors.Join(
-			putShare(tx, r),
+			putShare(tx, *r),
 			paths.Put([]byte(r.Path), r.key.bytes()),
 			tx.Bucket(bucketNames).Put(append(name[:], r.key.bytes()...), nil),
 			tx.Bucket(bucketIDs).Put(append(r.ID[:], r.key.bytes()...), nil),
-			listShare(tx, r))
+			listShare(tx, *r))
 	})
+	if err != nil {
+		r.key = given
+	}
 	return old, err
 }
 

@@ -91,7 +91,7 @@ func putShareOf(t *testing.T, c *catalog, path string, name Name, id content.ID,
 		files = files[n:]
 	}
 	r := shareRecord{Share: Share{Name: name, ID: id, Kind: KindFile, Path: path, State: StateShared}, key: key}
-	if err := c.finish(r); err != nil {
+	if err := c.finish(&r); err != nil {
 		t.Fatal(err)
 	}
 	r.Stage = stageLive
@@ -135,7 +135,7 @@ func TestCatalogKeepsShares(t *testing.T) {
 		},
 		Stage: stageLive, Envelope: &e, Own: true, Seq: 5, Expires: manifestTime, key: k,
 	}
-	if err := c.finish(want); err != nil {
+	if err := c.finish(&want); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.close(); err != nil {
@@ -232,7 +232,7 @@ func TestOpenGoesOnWithAReplacement(t *testing.T) {
 	if err := c.putFiles(key, []hashedFile{numberFile("/a", 2)}); err != nil {
 		t.Fatal(err)
 	}
-	old, err := c.makeLive(shareRecord{Share: Share{Name: "a", ID: numberID(2), Path: "/a"}, key: key})
+	old, err := c.makeLive(&shareRecord{Share: Share{Name: "a", ID: numberID(2), Path: "/a"}, key: key})
 	if err != nil || old == 0 {
 		t.Fatalf("makeLive = %d, %v, want the old share's key", old, err)
 	}
@@ -535,7 +535,7 @@ func TestCatalogOfAHundredThousandFiles(t *testing.T) {
 		}
 	}
 	r := shareRecord{Share: Share{Name: "dir", ID: numberID(1), Kind: KindDir, Path: "/dir"}, key: key}
-	if err := c.finish(r); err != nil {
+	if err := c.finish(&r); err != nil {
 		t.Fatal(err)
 	}
 	l := &Library{catalog: c}

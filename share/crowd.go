@@ -203,6 +203,9 @@ func (c *crowd) dial(ctx context.Context, p peer.AddrInfo) {
 	if err == nil {
 		r, err = c.library.openRemote(ctx, p.ID)
 	}
+	if err == nil {
+		r.lanes = c.lanesEach
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err != nil {
@@ -214,6 +217,17 @@ func (c *crowd) dial(ctx context.Context, p peer.AddrInfo) {
 	c.stats[p.ID] = &SourceStat{Peer: p.ID, Via: r.how}
 	c.meter.sources(len(c.live) - 1)
 	c.changed()
+}
+
+// lanesEach is how many bulk connections a source is worth: among several, one
+// each keeps all processors at work.
+func (c *crowd) lanesEach() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.live) > 3 { // this library, and three others
+		return 1
+	}
+	return bulkLanes
 }
 
 // listen asks the local network for id as long as ctx lasts, and takes up the

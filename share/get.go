@@ -595,16 +595,9 @@ func (g *getting) enter(c Candidate, s Share, key shareKey, rest []hashedFile) (
 		}
 		return 0, nil
 	}
-	if key == 0 {
-		if key, err = catalog.begin(s.Path); err != nil {
-			return 0, err
-		}
-	}
-	if err := catalog.putFiles(key, rest); err != nil {
-		return 0, err
-	}
 	r.key = key
-	return key, g.library.replace(old, func() error { return catalog.finish(r) })
+	err = g.library.replace(old, func() error { return catalog.finish(&r, rest...) })
+	return r.key, err
 }
 
 // joinLocal joins a directory's absolute path and a local path below it.

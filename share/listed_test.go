@@ -268,7 +268,7 @@ func shareNowhere(t testing.TB, c *catalog, n int, s Scope) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = c.makeLive(shareRecord{
+		_, err = c.makeLive(&shareRecord{
 			Share:    Share{Name: m.Name, ID: m.ID, Kind: KindDir, Path: fmt.Sprintf("/nowhere/%d", key), State: StateShared, Scope: s},
 			Envelope: &e, Seq: m.Seq, Expires: m.Expires, key: key,
 		})
@@ -475,7 +475,7 @@ func BenchmarkList(b *testing.B) {
 			err = c.putFiles(at[i], []hashedFile{f})
 		}
 		if err == nil {
-			_, err = c.makeLive(shareRecord{Share: s, Envelope: &e, Own: true, Seq: m.Seq, Expires: m.Expires, key: at[i]})
+			_, err = c.makeLive(&shareRecord{Share: s, Envelope: &e, Own: true, Seq: m.Seq, Expires: m.Expires, key: at[i]})
 		}
 		if err != nil {
 			b.Fatal(err)

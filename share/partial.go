@@ -31,11 +31,14 @@ type partial struct {
 	mode fs.FileMode
 	sync bool // fsync before the rename
 
-	meter   *meter
-	file    *os.File
-	fresh   bool // it held nothing when it was opened
-	wrote   atomic.Int64
-	seeding *seeding // what else on this machine may hold it; nil: not to be looked for
+	meter *meter
+	file  *os.File
+	fresh bool // it held nothing when it was opened
+	wrote atomic.Int64
+
+	writeback   sync.Mutex     // held by the one that starts it
+	writingBack sync.WaitGroup // of that
+	seeding     *seeding       // what else on this machine may hold it; nil: not to be looked for
 }
 
 const (
@@ -214,9 +217,19 @@ func (p *partial) write(index int64, data []byte) error {
 	if _, err := p.file.WriteAt(data, index*content.GroupSize); err != nil {
 		return noSpace(err)
 	}
-	p.wrote.Add(int64(len(data)))
+	n := int64(len(data))
+	if wrote := p.wrote.Add(n); wrote/writebackEvery > (wrote-n)/writebackEvery && p.writeback.TryLock() {
+		p.writingBack.Go(func() {
+			defer p.writeback.Unlock()
+			startWriteback(p.file)
+		})
+	}
 	return nil
 }
+
+// writebackEvery is after how many bytes the disk is set to work, which else would
+// do nothing until the fsync at the end, and then have all of it to do.
+const writebackEvery = 32 << 20
 
 // finish makes the partial file the target, replacing what is there, or with
 // replace false refusing with fs.ErrExist to: something may have come there
@@ -271,10 +284,13 @@ func syncRoot(root *os.Root, dir string) error {
 }
 
 // close leaves the partial file as it is, for the next get.
-func (p *partial) close() { p.file.Close() }
+func (p *partial) close() {
+	p.writingBack.Wait()
+	p.file.Close()
+}
 
 // discard removes a partial file that is of no use.
 func (p *partial) discard() {
 	p.root.Remove(p.temp)
-	p.file.Close()
+	p.close()
 }

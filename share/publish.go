@@ -6,10 +6,11 @@ import (
 	"time"
 )
 
-// publish signs a manifest for s and makes it live under key.
-func (l *Library) publish(s Share, key shareKey) error {
+// publish signs a manifest for s and makes it live under key, with the rest of its
+// files; see catalog.finish.
+func (l *Library) publish(s Share, key shareKey, rest ...hashedFile) error {
 	r := shareRecord{Share: s, key: key}
-	old, err := l.signAndRecord(&r, func() (shareKey, error) { return l.catalog.makeLive(r) })
+	old, err := l.signAndRecord(&r, func() (shareKey, error) { return l.catalog.makeLive(&r, rest...) })
 	if err != nil || old == 0 {
 		return err
 	}
