@@ -242,8 +242,8 @@ func (b *bulk) accept(ctx context.Context, c manet.Conn, scope network.ConnManag
 		b.node.log.Debug("bulk connection refused", "addr", c.RemoteMultiaddr(), "err", err)
 		return
 	}
-	h := b.handlers[proto]
-	if !h.open.enter(conn.peer) {
+	h, known := b.handlers[proto] // a peer may name none
+	if !known || !h.open.enter(conn.peer) {
 		conn.Reset()
 		return
 	}

@@ -158,6 +158,33 @@ func TestBulkConnectionIsToTheRightPeerOnly(t *testing.T) {
 	}
 }
 
+// TestBulkConnectionWithoutAProtocolIsRefused has a peer that is connected shake
+// hands and name no protocol, which TLS lets pass.
+func TestBulkConnectionWithoutAProtocolIsRefused(t *testing.T) {
+	server, client, _ := startBulk(t, HandlerConfig{}, echoStream)
+	_, host, err := manet.DialArgs(server.Addrs()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	config, _ := client.bulk.identity.ConfigForPeer(server.ID())
+	config.NextProtos = nil
+	s := tls.Client(c, config)
+	if err := errors.Join(s.SetDeadline(time.Now().Add(20*time.Second)), s.Handshake()); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("Read = %d, %v, want an end", n, err)
+	}
+	if !answers(openBulk(t, client, server.ID())) {
+		t.Error("another connection is not served")
+	}
+}
+
 func TestBulkConnectionNeedsOneOfLibp2p(t *testing.T) {
 	server, client, _ := startBulk(t, HandlerConfig{}, echoStream)
 	stranger, _ := start(t, Config{NoDHT: true})
