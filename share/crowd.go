@@ -46,27 +46,29 @@ type crowd struct {
 	library *Library
 	meter   *meter
 
-	mu        sync.Mutex // guards all below
-	live      []source
-	mirrors   []*mirror       // that were offered, dropped ones too
-	dropped   []*remote       // to be waited for by close
-	spare     []peer.AddrInfo // not dialled while there were enough
-	stats     map[peer.ID]*SourceStat
-	seen      map[peer.ID]bool
-	toldCount int             // peers offered because a source told of them
-	dialErr   error           // the last dial's that failed
-	unheard   int             // dials that failed
-	corrupt   []*CorruptError // what dropped peers did, one each
-	shunned   []*CorruptError // what peers did in earlier gets that were offered
-	busy      int             // searches and dials under way
-	searched  map[content.ID]bool
-	listening map[content.ID]bool // to the local network
-	head      time.Time           // when others than neighbors may be dialled
-	change    chan struct{}       // closed and replaced when any of this changes
-	closed    bool
-	group     errgroup.Group // searches and dials
-	wide      dials          // of peers that were given or that a DHT names
-	near      dials          // of neighbors
+	mu         sync.Mutex // guards all below
+	live       []source
+	mirrors    []*mirror       // that were offered, dropped ones too
+	dropped    []*remote       // to be waited for by close
+	spare      []peer.AddrInfo // not dialled while there were enough
+	stats      map[peer.ID]*SourceStat
+	seen       map[peer.ID]bool
+	toldCount  int              // peers offered because a source told of them
+	hints      map[peer.ID]bool // of those, the ones that were not reached yet
+	askerCount int              // peers offered because they asked for haves
+	dialErr    error            // the last dial's that failed
+	unheard    int              // dials that failed
+	corrupt    []*CorruptError  // what dropped peers did, one each
+	shunned    []*CorruptError  // what peers did in earlier gets that were offered
+	busy       int              // searches and dials under way
+	searched   map[content.ID]bool
+	listening  map[content.ID]bool // to the local network
+	head       time.Time           // when others than neighbors may be dialled
+	change     chan struct{}       // closed and replaced when any of this changes
+	closed     bool
+	group      errgroup.Group // searches and dials
+	wide       dials          // of peers that were given or that a DHT names
+	near       dials          // of neighbors
 }
 
 // dials are the dials of one origin's peers.
@@ -78,12 +80,13 @@ type dials struct {
 func (l *Library) newCrowd(m *meter) *crowd {
 	return &crowd{
 		library: l, meter: m,
-		live:      []source{local{l}},
+		live:      []source{local{library: l}},
 		stats:     map[peer.ID]*SourceStat{},
 		seen:      map[peer.ID]bool{l.node.ID(): true},
 		searched:  map[content.ID]bool{},
 		listening: map[content.ID]bool{},
 		change:    make(chan struct{}),
+		hints:     map[peer.ID]bool{},
 		wide:      dials{slots: make(chan struct{}, dialParallel)},
 		near:      dials{slots: make(chan struct{}, dialParallel)},
 	}
@@ -93,6 +96,15 @@ func (l *Library) newCrowd(m *meter) *crowd {
 func (c *crowd) changed() {
 	close(c.change)
 	c.change = make(chan struct{})
+}
+
+// leaveOutScoped has the local library give only what everybody may have.
+func (c *crowd) leaveOutScoped() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i := slices.Index(c.live, source(local{library: c.library})); i >= 0 {
+		c.live[i] = local{library: c.library, unscoped: true}
+	}
 }
 
 // begin and end frame something that may still bring sources.
@@ -211,6 +223,10 @@ func (c *crowd) dial(ctx context.Context, p peer.AddrInfo) {
 	if err != nil {
 		c.unheard++
 		c.dialErr = fmt.Errorf("%s: %w", p.ID, err)
+		if c.hints[p.ID] { // where it was said to be: others may know better
+			delete(c.hints, p.ID)
+			delete(c.seen, p.ID)
+		}
 		return
 	}
 	c.live = append(c.live, r) // close waits for us before it looks
@@ -336,19 +352,19 @@ func (c *crowd) remove(s source, err error) (removed bool) {
 
 // gave counts bytes that a source has given and that were used.
 func (c *crowd) gave(s source, bytes int64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if m, ok := s.(*mirror); ok {
 		m.given.Add(bytes)
 		return
 	}
+	c.mu.Lock()
 	st := c.stats[s.peer()]
 	if st == nil {
 		st = &SourceStat{Peer: s.peer(), Via: s.via()}
 		c.stats[s.peer()] = st
 	}
 	st.Bytes += bytes
-	c.meter.gave(st.Peer, st.Via, bytes)
+	c.mu.Unlock()
+	c.meter.gave(s.peer(), s.via(), bytes) // may wait for who is told of the progress
 }
 
 // report lists what each source gave, most first, and the peers and mirrors

@@ -171,7 +171,14 @@ type attended struct {
 	cancel context.CancelFunc // ends its part
 	staff  func()             // starts more workers, if it may owe more by now
 	lacks  chan struct{}      // capacity 1: it has turned out to lack something
+
+	told    bool // guarded by fetch.mu: it has said what it holds
+	refused int  // guarded by fetch.mu: requests since told and its last group that it answered with "not held"
 }
+
+// refusedMax is how often in a row a source may not hold what it was asked for,
+// when it said that it did. Some were asked before it said what it holds.
+const refusedMax = 64
 
 // work asks the source for one span after the other. It returns an error only
 // when the whole fetch must end.
@@ -215,6 +222,7 @@ func (a *attended) request(ctx context.Context, span content.Span) (again bool, 
 		}
 		f.mu.Lock()
 		defer f.mu.Unlock()
+		a.refused = 0
 		a.staff()
 		return nil
 	})
@@ -233,7 +241,11 @@ func (a *attended) settle(ctx context.Context, r swarm.Request, err error, point
 		f.download.Expel(a.number)
 	case errors.Is(err, errNotHeld) && a.remote != nil:
 		f.download.Lacks(a.number, r.Span)
+		if a.told {
+			a.refused++
+		}
 	}
+	refused := a.refused
 	f.settled()
 	sinkErr := f.sinkErr
 	f.mu.Unlock()
@@ -242,13 +254,13 @@ func (a *attended) settle(ctx context.Context, r swarm.Request, err error, point
 		return false, sinkErr
 	case err == nil:
 		return true, nil
-	case errors.Is(err, errNotHeld) && a.remote != nil:
+	case errors.Is(err, errNotHeld) && a.remote != nil && refused < refusedMax:
 		select {
 		case a.lacks <- struct{}{}:
 		default: // it is known already
 		}
 		return true, nil
-	case errors.Is(err, errNotHeld):
+	case errors.Is(err, errNotHeld) && a.remote == nil:
 		a.cancel() // nobody will tell when that changes
 		return false, nil
 	case ctx.Err() != nil:

@@ -590,7 +590,7 @@ func TestOwnCopyThatChangesIsNotHeld(t *testing.T) {
 			path := p.write(t, name, data)
 			s := p.add(t, path, AddOptions{})
 			took := 0
-			err := local{p.lib}.span(t.Context(), s.ID, s.Size, content.Span{Count: 2}, func(index int64, got []byte) error {
+			err := local{library: p.lib}.span(t.Context(), s.ID, s.Size, content.Span{Count: 2}, func(index int64, got []byte) error {
 				if took++; index > 0 || !bytes.Equal(got, data[:content.GroupSize]) {
 					t.Errorf("group %d came, %d bytes", index, len(got))
 				}

@@ -283,7 +283,7 @@ func (f *filling) copy(ctx context.Context, dir *openDir, files []*smallFile, re
 			missing = append(missing, file)
 			continue
 		}
-		get.crowd.gave(local{get.library}, file.entry.Size)
+		get.crowd.gave(local{library: get.library}, file.entry.Size)
 		if err := f.saveIn(ctx, dir, file, data); err != nil {
 			return nil, err
 		}
@@ -320,7 +320,7 @@ func (f *filling) fromLibrary(ctx context.Context, files []*smallFile) (copier, 
 		return nil, err
 	}
 	return func(file *smallFile, buf *[content.GroupSize]byte) bool {
-		h, err := library.openLocated(ctx, file.entry.ID, found[file.entry.ID], anyShare)
+		h, err := library.openLocated(ctx, file.entry.ID, found[file.entry.ID], ownShares(f.tree.getting.serves()))
 		if err != nil {
 			return false
 		}

@@ -167,6 +167,9 @@ func (g *getting) run(ctx context.Context) (Got, error) {
 	if err != nil {
 		return Got{}, err
 	}
+	if err := g.keepScope(c); err != nil {
+		return Got{}, err
+	}
 	if g.options.Path == "" {
 		if err := checkMirrors(c.Kind, g.options.Mirrors); err != nil {
 			return Got{}, err
@@ -195,6 +198,25 @@ func (g *getting) run(ctx context.Context) (Got, error) {
 		err = &CorruptError{ID: c.ID, Peer: c.envelope.Sender, Reason: err.Error()}
 	}
 	return got, err
+}
+
+// keepScope sees to it that what this peer shares with some only does not become
+// everybody's by being got, alone or as a part of somebody's directory.
+func (g *getting) keepScope(c Candidate) error {
+	if !g.serves() {
+		return nil
+	}
+	_, shares, err := g.library.catalog.files(c.ID)
+	if err != nil {
+		return err
+	}
+	if len(shares) > 0 && !slices.ContainsFunc(shares, ownShares(true)) {
+		g.options.NoServe = true
+		g.note("it is shared from here already, not with everybody: this copy is not shared")
+		return nil
+	}
+	g.crowd.leaveOutScoped()
+	return nil
 }
 
 func (g *getting) note(format string, args ...any) {
@@ -448,8 +470,8 @@ func (g *getting) place(name Name, id content.ID) (root *os.Root, base, target s
 }
 
 // file gets a file.
-func (g *getting) file(ctx context.Context, c Candidate) (Got, error) {
-	got := Got{Name: c.Name, ID: c.ID, Kind: KindFile, Files: 1}
+func (g *getting) file(ctx context.Context, c Candidate) (got Got, err error) {
+	got = Got{Name: c.Name, ID: c.ID, Kind: KindFile, Files: 1}
 	if err := g.offerMirrors(ctx, c.ID); err != nil {
 		return got, err
 	}
@@ -468,7 +490,6 @@ func (g *getting) file(ctx context.Context, c Candidate) (Got, error) {
 		if keepsNothing(g.options.Output) {
 			f.sink, f.window = nowhere{}, 0
 		}
-		var err error
 		got.Size, err = f.run(ctx)
 		return got, err
 	}
@@ -479,7 +500,9 @@ func (g *getting) file(ctx context.Context, c Candidate) (Got, error) {
 	defer root.Close()
 	got.Path = target
 	s := &saving{getting: g, root: root, name: base, id: c.ID, size: -1, meter: g.meter, sync: true, replace: g.options.Force, path: Path(base), hint: c.Size}
-	if err := s.run(ctx); err != nil {
+	err = s.run(ctx)
+	defer func() { err = errors.Join(err, s.settle()) }()
+	if err != nil {
 		return got, err
 	}
 	got.Size, got.Already = s.size, s.already

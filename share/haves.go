@@ -45,7 +45,7 @@ func (a *attended) attend(ctx context.Context) {
 	ask := &havesStream{library: a.fetch.crowd.library, peer: a.remote.id}
 	defer ask.close()
 	for asked, empty := 0, 0; ; asked++ {
-		h, err := ask.haves(ctx, a.fetch.id)
+		h, err := ask.haves(ctx, a.fetch.id, a.fetch.size)
 		var wait time.Duration
 		switch {
 		case ctx.Err() != nil:
@@ -91,6 +91,7 @@ func (a *attended) holds(h havesAnswer) {
 	f := a.fetch
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	a.told = true
 	before := f.download.Held(a.number)
 	switch {
 	case h.size != f.size: // of another content, or of none
@@ -135,9 +136,10 @@ func (s *havesStream) close() {
 	}
 }
 
-// haves asks what the peer holds of id, all of it. Errors: errNotHeld, and
+// haves asks what the peer holds of id, which has size bytes, all of it: of another
+// size it is told what the size is, and no more. Errors: errNotHeld, and
 // errMalformed for an answer that can't be.
-func (s *havesStream) haves(ctx context.Context, id content.ID) (h havesAnswer, err error) {
+func (s *havesStream) haves(ctx context.Context, id content.ID, size int64) (h havesAnswer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, havesAnswerMax)
 	defer cancel()
 	if s.stream == nil {
@@ -157,6 +159,10 @@ func (s *havesStream) haves(ctx context.Context, id content.ID) (h havesAnswer, 
 		more, err := h.take(a, first)
 		if err != nil || more == 0 {
 			return h, err
+		}
+		if h.size != size {
+			h.spans = nil
+			return h, nil
 		}
 		first = more
 	}
@@ -235,13 +241,13 @@ func (l *Library) answerHaves(ctx context.Context, w io.Writer, q metaRequest, f
 		return writeLine(w, metaAnswer{End: true, Error: "malformed content ID or first"})
 	}
 	a := metaAnswer{End: true}
-	if t := l.serving(id); t != nil {
+	if t := l.serving(id, from.allows); t != nil {
 		defer t.release()
 		a.Size, a.All = t.size, t.whole()
 		if !a.All {
 			a.Haves, a.More = t.ranges(q.First, havesMax)
 		}
-		t.crowd.offer(t.ctx, peer.AddrInfo{ID: from.id}) // who asks has something soon
+		t.crowd.offerAsker(t.ctx, from.id) // who asks has something soon
 	} else {
 		size, err := l.heldSize(ctx, id, from)
 		if err != nil {
@@ -302,8 +308,26 @@ func (c *crowd) admitTold(p peer.ID) bool {
 		return false
 	}
 	c.toldCount++
+	c.hints[p] = true
 	return true
 }
+
+// offerAsker is offer of a peer that asks for haves: anybody may, and must not use
+// up all dials.
+func (c *crowd) offerAsker(ctx context.Context, p peer.ID) {
+	c.mu.Lock()
+	admit := !c.seen[p] && c.askerCount < askersMax
+	if admit {
+		c.askerCount++
+	}
+	c.mu.Unlock()
+	if admit {
+		c.offer(ctx, peer.AddrInfo{ID: p})
+	}
+}
+
+// askersMax is how many peers one get dials because they asked it.
+const askersMax = 16
 
 const (
 	// latelyMax is how many contents it is remembered for who asks for them,

@@ -3,6 +3,7 @@ package share
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -199,5 +200,36 @@ func TestWhoAskedLatelyIsForgotten(t *testing.T) {
 	}
 	if len(l.byID) != latelyMax {
 		t.Errorf("%d contents are remembered, want %d", len(l.byID), latelyMax)
+	}
+}
+
+// TestAGetDoesNotGiveAwayWhatIsScoped has a peer that shares a file with one other
+// peer only get a stranger's directory with that file in it.
+func TestAGetDoesNotGiveAwayWhatIsScoped(t *testing.T) {
+	secret := randomBytes(40*content.GroupSize, "secret")
+	small := randomBytes(1000, "small secret")
+	net := startNetwork(t, 2)
+	owner, friend := net[1], net[2]
+	var ids []content.ID
+	for name, data := range map[string][]byte{"secret": secret, "small": small} {
+		owner.write(t, name, data)
+		s := owner.add(t, filepath.Join(owner.dir, name), AddOptions{Scope: Scope{To: friend.ID()}})
+		ids = append(ids, s.ID)
+		friend.write(t, "bait/"+name, data) // who may have it passes it on
+	}
+	friend.add(t, filepath.Join(friend.dir, "bait"), AddOptions{})
+	copied, err := owner.lib.Get(t.Context(), What{ID: ids[0]}, GetOptions{Target: filepath.Join(owner.dir, "copy")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, shared, err := owner.lib.catalog.byPath(copied.Path); err != nil || shared {
+		t.Errorf("a copy of a file for one peer is shared (%v)", err)
+	}
+	got, err := owner.get(t, "bait", GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.BytesFetched < int64(len(secret)+len(small)) {
+		t.Errorf("%d bytes were fetched: the rest came from what is not everybody's", got.BytesFetched)
 	}
 }

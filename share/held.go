@@ -130,6 +130,14 @@ func (l *Library) withdrawChanged(r shareRecord) {
 // anyShare allows every share: for what stays on this machine.
 func anyShare(shareRecord) bool { return true }
 
+// ownShares allows every share, or only those that everybody may have.
+func ownShares(unscoped bool) func(shareRecord) bool {
+	if !unscoped {
+		return anyShare
+	}
+	return func(r shareRecord) bool { return r.Scope.To == "" && !r.Scope.LANOnly }
+}
+
 // readHeld reads chunk group index of h into buf.
 func readHeld(h *held, size, index int64, buf *[content.GroupSize]byte) error {
 	err := readGroup(h.file, size, index, buf)

@@ -49,6 +49,7 @@ func twisted(old, new string) string { return strings.Replace(lineOf("a"), old, 
 
 var listingLies = map[string]string{
 	"climbs":                   lineOf("../../etc/passwd"),
+	"unfinished file":          lineOf(".foo.p2p-part") + lineOf("foo"),
 	"climbs from inside":       lineOf("a/../../b"),
 	"absolute":                 lineOf("/etc/passwd"),
 	"backslash":                lineOf(`..\\b`),

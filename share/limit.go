@@ -112,17 +112,19 @@ type pacedStream struct {
 	node.Stream
 	up, down *limiter // nil: that direction is free
 
-	ended func() // closes done; may be called twice
+	ended func()      // closes done; may be called twice
+	stop  func() bool // of paceUp: lets go of the context
 	done  chan struct{}
 
 	readBy, writeBy time.Time
 }
 
-// paceUp holds back what is written to s, until ctx ends.
+// paceUp holds back what is written to s, until ctx ends. The caller calls stop
+// when it is done with the stream: ctx may last as long as the node.
 func (l *limiter) paceUp(ctx context.Context, s node.Stream) *pacedStream {
 	p := newPaced(s)
 	p.up = l
-	context.AfterFunc(ctx, p.ended)
+	p.stop = context.AfterFunc(ctx, p.ended)
 	return p
 }
 

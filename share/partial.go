@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +37,8 @@ type partial struct {
 	fresh bool // it held nothing when it was opened
 	wrote atomic.Int64
 
+	named chan error // once it is the target: gives when that is on the disk, and must be waited for
+
 	writeback   sync.Mutex     // held by the one that starts it
 	writingBack sync.WaitGroup // of that
 	seeding     *seeding       // what else on this machine may hold it; nil: not to be looked for
@@ -62,6 +65,17 @@ func partialName(target string) string {
 		base += "~" + content.Root([]byte(target)).Hex()[:16]
 	}
 	return dir + partialPrefix + base + partialSuffix
+}
+
+// holdsPartialName tells whether any component of a path is as a partial file's name:
+// in a directory that is being got it would take the place of one.
+func holdsPartialName(p string) bool {
+	for name := range strings.SplitSeq(p, "/") {
+		if strings.HasPrefix(name, partialPrefix) && strings.HasSuffix(name, partialSuffix) {
+			return true
+		}
+	}
+	return false
 }
 
 // openPartial opens or makes the partial file of name in root and locks it
@@ -247,7 +261,8 @@ func (p *partial) finish(replace bool) error {
 		return errors.Join(err, p.file.Chmod(0o600)) // it stays, and is nobody else's
 	}
 	if p.sync {
-		return syncRoot(p.root, path.Dir(p.name))
+		p.named = make(chan error, 1)
+		go func() { p.named <- syncRoot(p.root, path.Dir(p.name)) }() // waited for by whoever takes named
 	}
 	return nil
 }

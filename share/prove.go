@@ -133,7 +133,10 @@ func (f *fetch) prove(ctx context.Context, s source) (*proof, error) {
 		return p, err
 	}
 	size, err2 := s.size(ctx, f.id)
-	if err2 != nil || size == f.size {
+	if err2 != nil {
+		return nil, err2 // nobody is shown to lie
+	}
+	if size == f.size {
 		return nil, err
 	}
 	if _, err2 := f.proveSize(ctx, s, size); err2 != nil {

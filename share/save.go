@@ -30,6 +30,8 @@ type saving struct {
 	already  bool // the file was there
 	identity fileIdentity
 	outboard *content.Outboard // nil when it was there, or has one group
+
+	named chan error // of the partial file
 }
 
 func (s *saving) run(ctx context.Context) error {
@@ -124,6 +126,7 @@ func (s *saving) fetch(ctx context.Context, p *partial) error {
 		if info, err = p.file.Stat(); err == nil {
 			s.identity = sysIdentity(info)
 		}
+		s.named = p.named
 	}
 	if err != nil && p.fresh && p.wrote.Load() == 0 {
 		p.discard()
@@ -151,7 +154,7 @@ func (s *saving) fromSeed(ctx context.Context, p *partial) (bool, error) {
 		return false, err
 	}
 	s.size = size
-	s.getting.crowd.gave(local{s.getting.library}, size)
+	s.getting.crowd.gave(local{library: s.getting.library}, size)
 	return true, nil
 }
 
@@ -172,4 +175,13 @@ func (s *saving) finish(ctx context.Context, p *partial) error {
 // hashed is the saved file as the catalog takes it.
 func (s *saving) hashed(path string) hashedFile {
 	return hashedFile{path: path, record: fileRecord{id: s.id, identity: s.identity}, outboard: s.outboard}
+}
+
+// settle waits until the file's new name is on the disk. It must be called when
+// run has put the file there; others may write to the same disk until then.
+func (s *saving) settle() error {
+	if s.named == nil {
+		return nil
+	}
+	return noSpace(<-s.named)
 }

@@ -145,6 +145,9 @@ func (g *getting) survey(listing *listingFile) (t *tree, single *Entry, err erro
 			continue
 		}
 		found = true
+		if holdsPartialName(string(e.Path)) {
+			return nil, nil, fmt.Errorf("%w: %q is the name of an unfinished file", ErrBadListing, Escape(string(e.Path)))
+		}
 		if e.Kind == KindFile {
 			t.files++
 			t.size += e.Size
@@ -298,6 +301,9 @@ func (t *tree) wanted(fn func(e Entry, local string) error) error {
 		if renamed {
 			parts := strings.Split(whole, "/")
 			local = strings.Join(parts[len(parts)-1-strings.Count(local, "/"):], "/")
+		}
+		if holdsPartialName(local) {
+			return fmt.Errorf("%w: %q is the name of an unfinished file", ErrBadListing, Escape(local))
 		}
 		if err := fn(e, local); err != nil {
 			return err

@@ -36,7 +36,7 @@ func (s *seeding) open(size int64) ([]*os.File, error) {
 	s.files = []*os.File{}
 	v := s.saving
 	library := v.getting.library
-	if h, err := library.openHeld(s.ctx, v.id, anyShare); err == nil {
+	if h, err := library.openHeld(s.ctx, v.id, ownShares(v.getting.serves())); err == nil {
 		s.files = append(s.files, h.file)
 	}
 	if f, _, err := openShared(func(flag int) (*os.File, error) { return v.root.OpenFile(v.name, flag, 0) }); err == nil {
@@ -94,7 +94,7 @@ func (s *seeding) fill(p *partial, size int64, o *content.Outboard, have *swarm.
 			return err
 		}
 		if copied > 0 {
-			s.saving.getting.crowd.gave(local{s.saving.getting.library}, copied)
+			s.saving.getting.crowd.gave(local{library: s.saving.getting.library}, copied)
 		}
 	}
 	return nil

@@ -42,11 +42,12 @@ func (l *Library) serve() {
 // matches answers the local network's question who has a name or content by the
 // beginning of its digest.
 func (l *Library) matches(who peer.ID, prefix []byte) bool {
-	found, err := l.catalog.matches(prefix, func(r shareRecord) bool { return r.Scope.allows(who, node.ViaLAN) })
+	allow := func(r shareRecord) bool { return r.Scope.allows(who, node.ViaLAN) }
+	found, err := l.catalog.matches(prefix, allow)
 	if err != nil {
 		l.log.Warn("look for what a neighbor wants", "err", err)
 	}
-	return found || l.transferring(prefix)
+	return found || l.transferring(prefix, allow)
 }
 
 // askerAt is the peer at the other end of s.
@@ -178,7 +179,9 @@ func (l *Library) serveBulk(ctx context.Context, s node.Stream) error {
 	}
 	l.uploads.enter(s.Peer(), s.Via())
 	defer l.uploads.leave(s.Peer())
-	s = l.up.paceUp(ctx, s)
+	paced := l.up.paceUp(ctx, s)
+	defer paced.stop()
+	s = paced
 	d := &dataServer{
 		library: l, stream: s, allow: asker{s.Peer(), s.Via()}.allows,
 		queue: make(chan taggedRequest, requestsOpenMax),
@@ -399,7 +402,7 @@ func (d *dataServer) openContent(ctx context.Context, id content.ID) (size int64
 		return d.live.size, nil
 	}
 	d.closeContent()
-	if t := d.library.serving(id); t != nil {
+	if t := d.library.serving(id, d.allow); t != nil {
 		d.live, d.id = t, id
 		return t.size, nil
 	}

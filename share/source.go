@@ -342,14 +342,18 @@ func (r *remote) span(ctx context.Context, id content.ID, size int64, span conte
 }
 
 // local is this library as a source.
-type local struct{ library *Library }
+type local struct {
+	library *Library
+	// unscoped leaves out what is not shared with everybody: for what will be.
+	unscoped bool
+}
 
 func (s local) peer() peer.ID { return s.library.node.ID() }
 func (s local) via() node.Via { return ViaLocal }
 func (s local) close()        {}
 
 func (s local) open(ctx context.Context, id content.ID) (*held, error) {
-	h, err := s.library.openHeld(ctx, id, anyShare)
+	h, err := s.library.openHeld(ctx, id, ownShares(s.unscoped))
 	if errors.Is(err, ErrNotShared) || errors.Is(err, ErrModified) {
 		return nil, errNotHeld
 	}

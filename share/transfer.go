@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/p2pshare/p2pshare/share/content"
@@ -29,11 +30,12 @@ type transfer struct {
 	mu       sync.Mutex // guards all below
 	size     int64
 	outboard *content.Outboard
-	file     *os.File        // of its own; nil before begin
-	have     *swarm.Bitfield // what is in file
-	over     bool            // nothing will be added
-	users    int             // the get, and who follows or serves from it; file is closed by the last
-	change   chan struct{}   // closed and replaced when any of this changes
+	segments func() []content.CV // of outboard
+	file     *os.File            // of its own; nil before begin
+	have     *swarm.Bitfield     // what is in file
+	over     bool                // nothing will be added
+	users    int                 // the get, and who follows or serves from it; file is closed by the last
+	change   chan struct{}       // closed and replaced when any of this changes
 }
 
 // readable is a sink whose verified groups can be read back.
@@ -85,8 +87,25 @@ func (l *Library) exit(t *transfer) {
 }
 
 // serving returns the transfer of id that other peers are served from, to be
-// released, or nil.
-func (l *Library) serving(id content.ID) *transfer {
+// released, or nil. What this peer shares already is served to those that allow
+// lets through, and nobody else because it is being got.
+func (l *Library) serving(id content.ID, allow func(shareRecord) bool) *transfer {
+	t := l.servingAny(id)
+	if t == nil || l.mayServe(id, allow) {
+		return t
+	}
+	t.release()
+	return nil
+}
+
+// mayServe tells whether what is being got may be served to those that allow lets
+// through.
+func (l *Library) mayServe(id content.ID, allow func(shareRecord) bool) bool {
+	_, shares, err := l.catalog.files(id)
+	return err == nil && (len(shares) == 0 || slices.ContainsFunc(shares, allow))
+}
+
+func (l *Library) servingAny(id content.ID) *transfer {
 	l.transfers.mu.Lock()
 	defer l.transfers.mu.Unlock()
 	t := l.transfers.byID[id]
@@ -104,15 +123,16 @@ func (l *Library) serving(id content.ID) *transfer {
 
 // transferring tells whether a content is served while it comes whose digest
 // begins with prefix.
-func (l *Library) transferring(prefix []byte) bool {
+func (l *Library) transferring(prefix []byte, allow func(shareRecord) bool) bool {
+	var ids []content.ID
 	l.transfers.mu.Lock()
-	defer l.transfers.mu.Unlock()
 	for id, t := range l.transfers.byID {
 		if t.public && string(id[:min(len(prefix), len(id))]) == string(prefix) {
-			return true
+			ids = append(ids, id)
 		}
 	}
-	return false
+	l.transfers.mu.Unlock()
+	return slices.ContainsFunc(ids, func(id content.ID) bool { return l.mayServe(id, allow) })
 }
 
 func (t *transfer) release() {
@@ -142,6 +162,9 @@ func (t *transfer) begin(f *fetch) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.size, t.outboard, t.file, t.have = f.size, f.outboard, file, f.have.Clone()
+	if t.outboard != nil {
+		t.segments = sync.OnceValue(t.outboard.Segments)
+	}
 	t.changed()
 	return nil
 }
@@ -217,7 +240,7 @@ func (t *transfer) ended() bool {
 // values returns chaining values of a level of a content of several groups.
 func (t *transfer) values(level byte, first, count int64) []byte {
 	if level == 1 {
-		return content.EncodeCVs(t.outboard.Segments()[first : first+count])
+		return content.EncodeCVs(t.segments()[first : first+count])
 	}
 	return t.outboard.Bytes()[32*first:][:32*count]
 }
@@ -291,7 +314,7 @@ func (f *fetch) copyFrom(ctx context.Context, t *transfer, buf *[content.GroupSi
 			return err
 		}
 		f.have.Set(i)
-		f.crowd.gave(local{f.crowd.library}, int64(len(data)))
+		f.crowd.gave(local{library: f.crowd.library}, int64(len(data)))
 		f.meter.add(int64(len(data)))
 	}
 	return ctx.Err()

@@ -123,7 +123,7 @@ func (w *walker) stat(in *os.Root, base, name string) (info fs.FileInfo, link bo
 // person has not given is warned of.
 func (w *walker) child(in *os.Root, base, name string, exclude []pattern) (walked, bool) {
 	local := base + name
-	if !w.hidden && strings.HasPrefix(name, ".") || name == ignoreFile {
+	if !w.hidden && strings.HasPrefix(name, ".") || name == ignoreFile || holdsPartialName(name) {
 		return walked{}, false
 	}
 	info, link, err := w.stat(in, base, name)
