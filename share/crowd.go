@@ -354,6 +354,7 @@ func (c *crowd) remove(s source, err error) (removed bool) {
 func (c *crowd) gave(s source, bytes int64) {
 	if m, ok := s.(*mirror); ok {
 		m.given.Add(bytes)
+		c.meter.gave(sourceKey{mirror: m.url}, ViaMirror, bytes)
 		return
 	}
 	c.mu.Lock()
@@ -364,7 +365,7 @@ func (c *crowd) gave(s source, bytes int64) {
 	}
 	st.Bytes += bytes
 	c.mu.Unlock()
-	c.meter.gave(s.peer(), s.via(), bytes) // may wait for who is told of the progress
+	c.meter.gave(sourceKey{peer: s.peer()}, s.via(), bytes) // may wait for who is told of the progress
 }
 
 // report lists what each source gave, most first, and the peers and mirrors

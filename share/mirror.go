@@ -31,6 +31,7 @@ type mirror struct {
 	stall  time.Duration // how long it may take for its headers, and for one chunk group
 	total  int64         // bytes of its file as it tells; set by open
 	given  atomic.Int64  // bytes that came and were used
+	down   *limiter      // holds back what is read; nil: nothing does
 }
 
 // newMirror returns a mirror that was not asked yet. anywhere lets it have an
@@ -103,14 +104,35 @@ type mirrorAnswer struct {
 	body  io.Reader
 	stall time.Duration
 	timer *time.Timer // ends the request; runs while we wait for the mirror
+
+	ctx context.Context // of the request
+	of  *mirror
 }
 
-// read fills data. Every byte that a mirror sends comes this way.
+// read fills data, and pays for it while the timer stands. Every byte that a mirror
+// sends comes this way.
 func (a *mirrorAnswer) read(data []byte) error {
-	a.timer.Reset(a.stall)
-	defer a.timer.Stop()
-	_, err := io.ReadFull(a.body, data)
-	return err
+	left := a.stall // of the time for all of data
+	for len(data) > 0 {
+		piece := data
+		limited := a.of.down != nil && a.of.down.on.Load()
+		if limited {
+			piece = data[:min(len(data), int(a.of.down.piece.Load()))]
+		}
+		begun := time.Now()
+		a.timer.Reset(left)
+		_, err := io.ReadFull(a.body, piece)
+		a.timer.Stop()
+		if err != nil {
+			return err
+		}
+		left = max(left-time.Since(begun), 1)
+		if limited {
+			a.of.down.wait(a.ctx.Done(), peer.ID(a.of.url), len(piece))
+		}
+		data = data[len(piece):]
+	}
+	return nil
 }
 
 // errMirrorStalls is why a request was given up.
@@ -162,7 +184,7 @@ func (m *mirror) exchange(ctx context.Context, first, length int64, timer *time.
 	if err != nil {
 		return err
 	}
-	return fn(&mirrorAnswer{total: total, body: r.Body, stall: m.stall, timer: timer})
+	return fn(&mirrorAnswer{total: total, body: r.Body, stall: m.stall, timer: timer, ctx: ctx, of: m})
 }
 
 // check takes an answer's headers, and returns how large the whole is. A status

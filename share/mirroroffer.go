@@ -20,6 +20,9 @@ func (c *crowd) offerMirror(ctx context.Context, m *mirror) {
 	if c.closed || len(c.mirrors) == MirrorsMax || slices.ContainsFunc(c.mirrors, same) {
 		return
 	}
+	if c.library != nil {
+		m.down = &c.library.down
+	}
 	c.mirrors = append(c.mirrors, m)
 	c.begin()
 	c.group.Go(func() error {

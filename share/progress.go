@@ -4,7 +4,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/p2pshare/p2pshare/node"
 )
 
@@ -88,8 +87,8 @@ func (m *meter) held(bytes int64) {
 }
 
 // gave counts what a source gave, beside add.
-func (m *meter) gave(p peer.ID, via node.Via, bytes int64) {
-	m.exclusive(func() { m.given.add(p, via, bytes) })
+func (m *meter) gave(who sourceKey, via node.Via, bytes int64) {
+	m.exclusive(func() { m.given.add(who, via, bytes) })
 }
 
 func (m *meter) sources(n int) {

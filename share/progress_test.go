@@ -198,7 +198,7 @@ func TestMeterTellsWhatEachSourceGives(t *testing.T) {
 		m := newMeter(r.add, PhaseFetching)
 		m.expect(1 << 30)
 		give := func(p peer.ID, n int64) {
-			m.gave(p, node.ViaDirect, n)
+			m.gave(sourceKey{peer: p}, node.ViaDirect, n)
 			m.add(n)
 		}
 		for range 50 {

@@ -40,14 +40,21 @@ func (w window) shift(n int64) {
 
 // SourceProgress is what one source has given to an operation so far.
 type SourceProgress struct {
-	Peer  peer.ID  `json:"peer"`
-	Bytes int64    `json:"bytes"`
-	Rate  int64    `json:"rate"` // bytes a second, lately
-	Via   node.Via `json:"via"`
+	Peer   peer.ID  `json:"peer,omitempty"`
+	Mirror string   `json:"mirror,omitempty"` // the URL, of a mirror: it has no peer ID
+	Bytes  int64    `json:"bytes"`
+	Rate   int64    `json:"rate"` // bytes a second, lately
+	Via    node.Via `json:"via"`
 }
 
 // given counts by source. The zero value is empty.
-type given map[peer.ID]*givenBy
+type given map[sourceKey]*givenBy
+
+// sourceKey is one source: a peer, or a mirror by its URL.
+type sourceKey struct {
+	peer   peer.ID
+	mirror string
+}
 
 type givenBy struct {
 	via    node.Via
@@ -55,14 +62,14 @@ type givenBy struct {
 	lately window
 }
 
-func (g *given) add(p peer.ID, via node.Via, bytes int64) {
+func (g *given) add(who sourceKey, via node.Via, bytes int64) {
 	if *g == nil {
 		*g = given{}
 	}
-	s := (*g)[p]
+	s := (*g)[who]
 	if s == nil {
 		s = &givenBy{via: via}
-		(*g)[p] = s
+		(*g)[who] = s
 	}
 	s.bytes += bytes
 }
@@ -70,11 +77,11 @@ func (g *given) add(p peer.ID, via node.Via, bytes int64) {
 // measure lists the sources as they are now, most bytes first.
 func (g given) measure(at time.Time) []SourceProgress {
 	list := make([]SourceProgress, 0, len(g))
-	for p, s := range g {
-		list = append(list, SourceProgress{Peer: p, Bytes: s.bytes, Rate: s.lately.rate(at, s.bytes), Via: s.via})
+	for who, s := range g {
+		list = append(list, SourceProgress{Peer: who.peer, Mirror: who.mirror, Bytes: s.bytes, Rate: s.lately.rate(at, s.bytes), Via: s.via})
 	}
 	slices.SortFunc(list, func(a, b SourceProgress) int {
-		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.Peer, b.Peer))
+		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.Peer, b.Peer), cmp.Compare(a.Mirror, b.Mirror))
 	})
 	return list
 }
