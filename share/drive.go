@@ -172,8 +172,9 @@ type attended struct {
 	staff  func()             // starts more workers, if it may owe more by now
 	lacks  chan struct{}      // capacity 1: it has turned out to lack something
 
-	told    bool // guarded by fetch.mu: it has said what it holds
-	refused int  // guarded by fetch.mu: requests since told and its last group that it answered with "not held"
+	told      bool      // guarded by fetch.mu: it has said what it holds
+	refused   int       // guarded by fetch.mu: requests since told and its last group that it answered with "not held"
+	busySince time.Time // guarded by fetch.mu: nothing came since it was busy first; zero: it is not
 }
 
 // refusedMax is how often in a row a source may not hold what it was asked for,
@@ -222,7 +223,7 @@ func (a *attended) request(ctx context.Context, span content.Span) (again bool, 
 		}
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		a.refused = 0
+		a.refused, a.busySince = 0, time.Time{}
 		a.staff()
 		return nil
 	})
@@ -254,6 +255,8 @@ func (a *attended) settle(ctx context.Context, r swarm.Request, err error, point
 		return false, sinkErr
 	case err == nil:
 		return true, nil
+	case errors.Is(err, errBusy):
+		return a.busy(ctx), nil
 	case errors.Is(err, errNotHeld) && a.remote != nil && refused < refusedMax:
 		select {
 		case a.lacks <- struct{}{}:

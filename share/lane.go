@@ -198,6 +198,8 @@ func (l *lane) answerError(a dataAnswer) error {
 		return errNotHeld
 	case codeModified:
 		return &CorruptError{Peer: l.stream.Peer(), Reason: "the file was modified there since it was shared", modified: true}
+	case codeBusy:
+		return errBusy
 	case codeRefused:
 		return fmt.Errorf("%s: %w", l.stream.Peer(), ErrRefused)
 	}

@@ -15,6 +15,8 @@ import (
 // fairly among peers (package limit). Its methods are safe for concurrent use. The
 // zero value limits nothing.
 type limiter struct {
+	slots bool // a peer asks admit first; set before any use
+
 	on    atomic.Bool  // a look at it is all that no limit costs
 	piece atomic.Int64 // bytes of one turn at most
 
@@ -39,12 +41,25 @@ func (l *limiter) setRate(bytesPerSecond int64) {
 		return
 	case l.queue == nil:
 		l.queue, l.turns = limit.New(bytesPerSecond, now), map[*limit.Turn]chan struct{}{}
+		if l.slots {
+			l.queue = limit.NewSlotted(bytesPerSecond, now)
+		}
 	default:
 		l.queue.SetRate(bytesPerSecond, now)
 	}
 	l.piece.Store(int64(l.queue.Piece()))
 	l.on.Store(true)
 	l.next(now)
+}
+
+// admit reports whether p may ask for bytes now, or has to come again later.
+func (l *limiter) admit(p peer.ID, bytes int) bool {
+	if !l.on.Load() {
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.queue == nil || l.queue.Admit(string(p), bytes, time.Now())
 }
 
 // wait returns when p may move bytes, at most a piece, and how long that took; or

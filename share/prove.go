@@ -61,7 +61,7 @@ func (f *fetch) open(ctx context.Context) (source, []byte, error) {
 			running, due = running+1, false
 			hedge.Reset(firstAnswerMax)
 			asking.Go(func() {
-				p, err := f.prove(within, s)
+				p, err := f.proveWhenFree(within, s)
 				results <- proven{s, p, err}
 			})
 			continue

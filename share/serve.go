@@ -373,6 +373,9 @@ type refusal struct {
 	text string
 }
 
+// errTooMany refuses a peer for which the upload rate has no place now.
+var errTooMany = &refusal{codeBusy, "busy: ask again in a few seconds"}
+
 func (r *refusal) Error() string { return r.text }
 
 func (d *dataServer) answer(ctx context.Context, q taggedRequest) error {
@@ -444,6 +447,9 @@ func (d *dataServer) answerOutboard(q taggedRequest, size int64) error {
 	if q.first+q.count > total || q.level == 1 && total == 1 {
 		return &refusal{codeMalformed, "range is not inside the content"}
 	}
+	if !d.library.up.admit(d.stream.Peer(), int(32*q.count)) {
+		return errTooMany
+	}
 	values, err := d.chainingValues(q, size)
 	if err != nil || values == nil {
 		return &refusal{codeInternal, "outboard can't be read"}
@@ -487,6 +493,10 @@ func (d *dataServer) answerSpan(q taggedRequest, size int64) error {
 	span := content.Span{First: q.first, Count: q.count}
 	if !span.In(size) {
 		return &refusal{codeMalformed, "range is not inside the content"}
+	}
+	bytes := min(span.Count*content.GroupSize, size-span.First*content.GroupSize)
+	if !d.library.up.admit(d.stream.Peer(), int(bytes)) {
+		return errTooMany
 	}
 	for i := span.First; i < span.End(); i++ {
 		if d.cancelled(q.tag) {
@@ -549,6 +559,9 @@ func (d *dataServer) frame(kind frameType, tag uint32, head, body []byte) error 
 	n := frameHeaderLen + len(head) + len(body)
 	if err := d.room(n); err != nil {
 		return err
+	}
+	if kind == frameError || kind == frameSize {
+		d.library.up.admit(d.stream.Peer(), len(head)+len(body)) // which waits for no place
 	}
 	if kind != frameError {
 		d.library.uploads.sent(d.stream.Peer(), d.id, len(body))

@@ -278,6 +278,7 @@ func Open(n *node.Node, cfg Config) (*Library, error) {
 	l.SetLimits(cfg.UpMax, cfg.DownMax)
 	l.announce = make(chan shareKey, 64)
 	l.lister = newLister()
+	l.up.slots = true
 	l.visitor = n.Role() == node.RoleVisitor
 	l.transfers.byID = map[content.ID]*transfer{}
 	l.asking.byID = map[content.ID][]askedAt{}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/p2pshare/p2pshare/share/content"
 	"golang.org/x/sync/errgroup"
@@ -43,6 +44,7 @@ type smallFetch struct {
 	wake  map[source]chan struct{} // guarded by mu: capacity 1, and nil's is ask's own
 	owed  map[source]int           // guarded by mu
 	gone  map[source]bool          // guarded by mu: of no use any more
+	busy  map[source]*busySource   // guarded by mu: those that were busy last
 }
 
 // smallArrival is a file that has come, and is not verified.
@@ -67,6 +69,7 @@ func newSmallFetch(c *crowd) *smallFetch {
 		wake:     map[source]chan struct{}{nil: make(chan struct{}, 1)},
 		owed:     map[source]int{},
 		gone:     map[source]bool{},
+		busy:     map[source]*busySource{},
 	}
 }
 
@@ -195,7 +198,8 @@ func (s *smallFetch) keepBusy(ctx context.Context, p pipeline, wake <-chan struc
 		var files []*smallFile
 		s.mu.Lock()
 		owed, gone := s.owed[p], s.gone[p]
-		if owed <= window/2 && !gone {
+		rest := s.rests(p)
+		if owed <= window/2 && !gone && rest == 0 {
 			files = s.queue.take(p, window-owed, owed == 0)
 			s.owed[p] += len(files)
 		}
@@ -211,8 +215,13 @@ func (s *smallFetch) keepBusy(ctx context.Context, p pipeline, wake <-chan struc
 			window = min(2*window, smallWindowMax)
 			continue
 		}
+		var rested <-chan time.Time
+		if rest > 0 {
+			rested = time.After(rest)
+		}
 		select {
 		case <-wake:
+		case <-rested:
 		case <-ctx.Done():
 			return
 		}
@@ -265,6 +274,10 @@ func (s *smallFetch) settle(p pipeline) {
 
 // refused takes a file back from a source that can't give it.
 func (s *smallFetch) refused(p pipeline, f *smallFile, err error) {
+	if errors.Is(err, errBusy) {
+		s.wasBusy(p, f)
+		return
+	}
 	useless := !errors.Is(err, errNotHeld)
 	if useless {
 		s.crowd.drop(p, err)
@@ -304,6 +317,7 @@ func (s *smallFetch) accept(ctx context.Context, worker int, a smallArrival) err
 		return errSizeInListing
 	}
 	s.mu.Lock()
+	delete(s.busy, a.from)
 	first := s.queue.arrived(a.file)
 	if s.queue.finished() {
 		s.wakeAll()

@@ -17,7 +17,8 @@ import (
 // What it says is not verified; what it does is bounded in size and time. Its
 // methods may be called from several goroutines.
 //
-// They return errNotHeld for what the source does not hold, and a
+// They return errNotHeld for what the source does not hold, errBusy when it is to
+// be asked again later (busy.go), and a
 // *CorruptError for an answer that can't be right; any other error but the
 // context's means that the source is of no use any more.
 type source interface {

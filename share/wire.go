@@ -107,7 +107,9 @@ import (
 //
 // Error codes: 1 not held here, 2 the file was modified since it was hashed,
 // 3 refused, 4 busy: ask again later, 5 malformed request, 6 cancelled,
-// 7 internal. They are append-only; an unknown one is treated as 7. After a
+// 7 internal. A busy server refuses a request that it would answer too late, and
+// the opener asks others, and it again after 3 to 8 seconds: it keeps the order of
+// those who do for 10. They are append-only; an unknown one is treated as 7. After a
 // malformed frame either side resets the stream.
 //
 // A receiver checks everything against the content ID. Chaining values that

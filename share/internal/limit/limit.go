@@ -11,6 +11,8 @@
 // equal the one that asks for less, so that a small answer is not behind large ones.
 // A flow that asks for nothing saves nothing up, and its share goes to the others.
 //
+// With slots (slots.go) only some of the flows share the rate at a time.
+//
 // Source: Goyal, Vin, Cheng, "Start-time Fair Queuing", SIGCOMM 1996.
 package limit
 
@@ -46,6 +48,8 @@ type Queue struct {
 	flows map[string]*flow
 	asked uint64 // turns so far: which of two flows that are equal goes first
 	clock int64  // start tag of the last turn that was given, in bytes
+
+	slots *slots // nil: every flow shares the rate
 }
 
 // flow is one peer's turns. Its start is the tag of its first waiting turn, or, when
@@ -54,6 +58,7 @@ type flow struct {
 	start   int64
 	since   uint64 // Queue.asked when it began to wait
 	waiting []*Turn
+	seat    seat
 }
 
 // Turn is one request for bytes.
@@ -97,11 +102,7 @@ func (q *Queue) fill(now time.Time) {
 
 // Ask has a flow wait for bytes, behind its own earlier turns.
 func (q *Queue) Ask(name string, bytes int) *Turn {
-	f := q.flows[name]
-	if f == nil {
-		f = &flow{}
-		q.flows[name] = f
-	}
+	f := q.flow(name)
 	q.asked++
 	if len(f.waiting) == 0 {
 		f.start = max(f.start, q.clock)
@@ -110,6 +111,16 @@ func (q *Queue) Ask(name string, bytes int) *Turn {
 	t := &Turn{f, bytes}
 	f.waiting = append(f.waiting, t)
 	return t
+}
+
+func (q *Queue) flow(name string) *flow {
+	f := q.flows[name]
+	if f == nil {
+		f = &flow{}
+		q.flows[name] = f
+		f.seat.free = newcomerBytes
+	}
+	return f
 }
 
 // Leave takes a turn back that was not given.
@@ -129,10 +140,11 @@ func (q *Queue) Leave(t *Turn) {
 // next one's may have, or 0 when nobody waits.
 func (q *Queue) Next(now time.Time) (given []*Turn, wait time.Duration) {
 	q.fill(now)
+	q.rotate(now)
 	for {
 		f := q.first()
 		if f == nil {
-			return given, 0
+			return given, q.untilRotation(now)
 		}
 		t := f.waiting[0]
 		// After SetRate a turn may be larger than what the bucket holds.
@@ -146,20 +158,22 @@ func (q *Queue) Next(now time.Time) (given []*Turn, wait time.Duration) {
 		q.asked++
 		f.since = q.asked
 		f.waiting = f.waiting[1:]
+		f.seat.credit = max(f.seat.credit-t.bytes, 0)
 		given = append(given, t)
 	}
 }
 
-// first is the flow whose turn is next, nil when none waits. It forgets those that
-// are idle and are owed no wait.
+// first is the flow whose turn is next, nil when none waits that may go. It forgets
+// those that are idle and are owed no wait.
 func (q *Queue) first() *flow {
 	var best *flow
 	for name, f := range q.flows {
 		switch {
 		case len(f.waiting) == 0:
-			if f.start <= q.clock {
+			if f.start <= q.clock && q.slots == nil {
 				delete(q.flows, name)
 			}
+		case !q.mayGo(f):
 		case best == nil || f.before(best):
 			best = f
 		}
