@@ -191,7 +191,7 @@ func (a *adding) again(ctx context.Context, s Share, info fs.FileInfo) (Share, e
 		return Share{}, err
 	}
 	// Each file is one of the old ones, by its path: as many are all.
-	if s.ID != old.ID || s.Files != old.Files {
+	if s.ID != old.ID || s.Attrs != old.Attrs || s.Files != old.Files {
 		return Share{}, errChanged
 	}
 	if err := ctx.Err(); err != nil {
@@ -397,6 +397,11 @@ func (a *adding) dir(ctx context.Context, s *Share) error {
 		return err
 	}
 	defer listing.discard()
+	attrs, err := a.library.newListing()
+	if err != nil {
+		return err
+	}
+	defer attrs.discard()
 
 	g, working := errgroup.WithContext(ctx) // ends with Wait
 	jobs := make(chan treeJob, queueMax)
@@ -419,7 +424,7 @@ func (a *adding) dir(ctx context.Context, s *Share) error {
 	}
 	g.Go(func() error {
 		for j := range ordered {
-			if err := a.list(working, s, listing, j); err != nil {
+			if err := a.list(working, s, listing, attrs, j); err != nil {
 				return err
 			}
 		}
@@ -429,16 +434,25 @@ func (a *adding) dir(ctx context.Context, s *Share) error {
 		return err
 	}
 	if a.compare {
-		s.ID, err = a.sameListing(ctx, listing)
+		if s.ID, err = a.sameListing(ctx, listing); err == nil && attrs.size > 0 {
+			s.Attrs, err = a.sameListing(ctx, attrs)
+		}
 		return err
 	}
-	h, err := listing.keep(ctx)
+	if s.ID, err = a.keep(ctx, listing); err == nil && attrs.size > 0 {
+		s.Attrs, err = a.keep(ctx, attrs)
+	}
+	// They must be recorded before discard lets go of them.
+	return errors.Join(err, a.flush())
+}
+
+// keep keeps a listing, or attributes, and has it recorded with the next batch.
+func (a *adding) keep(ctx context.Context, f *listingFile) (content.ID, error) {
+	h, err := f.keep(ctx)
 	if err != nil {
-		return err
+		return content.ID{}, err
 	}
-	s.ID = h.record.id
-	// It must be recorded before discard lets go of it.
-	return errors.Join(a.put(h), a.flush())
+	return h.record.id, a.put(h)
 }
 
 // sameListing returns the ID of the listing, or errChanged when it is not as it was
@@ -541,7 +555,7 @@ func (a *adding) walkTree(ctx context.Context, root *os.Root, jobs, ordered chan
 // list waits for one entry's hash and writes it down. A file that can't be
 // read, or does not stand still, is left out with a warning: the rest of the
 // tree is worth having.
-func (a *adding) list(ctx context.Context, s *Share, listing *listingFile, j treeJob) error {
+func (a *adding) list(ctx context.Context, s *Share, listing, attrs *listingFile, j treeJob) error {
 	var r treeResult
 	select {
 	case r = <-j.result:
@@ -566,6 +580,9 @@ func (a *adding) list(ctx context.Context, s *Share, listing *listingFile, j tre
 		s.Files++
 		a.progress.file(string(e.Path))
 		if err := a.put(r.file); err != nil {
+			return err
+		}
+		if err := attrs.writeAttrs(fileAttrs{e.Path, r.file.record.identity.mtime, j.entry.info.Mode().Perm()}); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/p2pshare/p2pshare/share/content"
 )
@@ -31,9 +32,7 @@ func TestAddOfWhatIsSharedUnchangedWritesAManifestOnly(t *testing.T) {
 	if after.Seq <= before.Seq || !after.Scope.LANOnly || !s.Scope.LANOnly {
 		t.Errorf("the record is %+v, want a newer manifest than %d and the new scope", after, before.Seq)
 	}
-	if got := l.listings(t); len(got) != 1 {
-		t.Errorf("listings %q, want one", got)
-	}
+	l.mustKeep(t, 1)
 
 	file := filepath.Join(dir, "a")
 	addSettled(t, l, file, file)
@@ -68,6 +67,12 @@ func TestAddSeesEveryChange(t *testing.T) {
 			AddOptions{Exclude: []string{"c"}}, []string{"a", "b/d"}},
 		"another name": {func(*Library, shareRecord, string) error { return nil },
 			AddOptions{Name: "e"}, []string{"a", "b/c", "b/d"}},
+		"a time": {func(_ *Library, _ shareRecord, dir string) error {
+			return os.Chtimes(filepath.Join(dir, "a"), time.Time{}, time.Unix(1, 0))
+		}, AddOptions{}, []string{"a", "b/c", "b/d"}},
+		"the attributes lost": {func(l *Library, r shareRecord, _ string) error {
+			return os.Remove(l.listingPath(r.Attrs))
+		}, AddOptions{}, []string{"a", "b/c", "b/d"}},
 		"the listing lost": {func(l *Library, r shareRecord, _ string) error {
 			return os.Remove(l.listingPath(r.ID))
 		}, AddOptions{}, []string{"a", "b/c", "b/d"}},
@@ -81,7 +86,7 @@ func TestAddSeesEveryChange(t *testing.T) {
 			}
 			s := addTo(t, l, dir, test.options)
 			var paths []string
-			files := 1 // the listing
+			files := 2 // the listing and the attributes
 			for _, e := range l.listingOf(t, s) {
 				paths = append(paths, string(e.Path))
 				if e.Kind == KindFile {
@@ -99,9 +104,7 @@ func TestAddSeesEveryChange(t *testing.T) {
 			if after.key == before.key || recorded != files {
 				t.Errorf("share %d became %d with %d files recorded, want another with %d", before.key, after.key, recorded, files)
 			}
-			if got := l.listings(t); len(got) != 1 {
-				t.Errorf("listings %q, want one", got)
-			}
+			l.mustKeep(t, 1)
 		})
 	}
 }

@@ -60,7 +60,7 @@ func (l *Library) keysOf(r shareRecord) (keys, error) {
 	}
 	largest := newLargest(fileKeysMax)
 	err := l.catalog.shareFiles(r.key, func(id content.ID, size int64) {
-		if id != r.ID {
+		if id != r.ID && id != r.Attrs {
 			largest.offer(id, size)
 		}
 	})

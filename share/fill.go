@@ -149,6 +149,8 @@ func (f *filling) each(ctx context.Context, checks *errgroup.Group) error {
 		})
 		return nil
 	}
+	attrs := walkAttrs(f.tree.attrs)
+	defer attrs.stop()
 	err := f.tree.wanted(func(e Entry, local string) error {
 		if e.Kind == KindDir {
 			return f.made.make(local)
@@ -160,7 +162,7 @@ func (f *filling) each(ctx context.Context, checks *errgroup.Group) error {
 		if err := f.made.make(path.Dir(local)); err != nil {
 			return err
 		}
-		file := &smallFile{entry: e, local: local, twin: twin}
+		file := &smallFile{entry: e, local: local, twin: twin, attrs: attrs.of(e.Path)}
 		if e.Size > content.GroupSize {
 			return f.startLong(file)
 		}
@@ -187,7 +189,7 @@ func (f *filling) goLong(ctx context.Context, file *smallFile) error {
 		t := f.tree
 		t.getting.meter.phase(PhaseFetching)
 		s := t.saving(f.root, file.entry, file.local)
-		s.twin = file.twin
+		s.twin, s.attrs = file.twin, file.attrs
 		if err := s.run(ctx); errors.Is(err, ErrCorrupt) {
 			return fmt.Errorf("%s: %w", Escape(string(file.entry.Path)), err)
 		} else if err != nil {
@@ -352,15 +354,11 @@ func (f *filling) saveIn(ctx context.Context, dir *openDir, file *smallFile, dat
 	if err != nil {
 		return err
 	}
-	mode := fs.FileMode(0o666)
-	if file.entry.Executable {
-		mode = 0o777
-	}
 	write := createWhole
 	if f.tree.inPlace {
 		write = placeWhole
 	}
-	identity, err := write(in, base, mode, data, f.tree.getting.options.Force)
+	identity, err := write(in, base, file, data, f.tree.getting.options.Force)
 	if errors.Is(err, fs.ErrExist) {
 		return f.startLong(file) // something has come there meanwhile, which has to be looked at
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/p2pshare/p2pshare/share/content"
 )
 
-// listingFile is a directory's listing being written. It is kept in the home
-// under its own ID, where the shares of equal trees find the same file.
+// listingFile is a directory's listing being written, or its attributes. It is kept
+// in the home under its own ID, where the shares of equal trees find the same file.
 type listingFile struct {
 	library *Library
 	file    *os.File
@@ -46,6 +46,10 @@ func (l *Library) newListing() (*listingFile, error) {
 
 func (f *listingFile) write(e Entry) error {
 	f.line = appendEntry(f.line[:0], e)
+	return f.writeLine()
+}
+
+func (f *listingFile) writeLine() error {
 	f.size += int64(len(f.line))
 	_, err := f.out.Write(f.line)
 	return err
@@ -115,16 +119,23 @@ func (l *Library) listingPath(id content.ID) string {
 	return filepath.Join(listingDir(l.dir), id.Hex())
 }
 
-// dropListing removes the listing of a directory that is shared no more, unless
-// another share needs it.
+// dropListing removes the listing and the attributes of a directory that is shared
+// no more, unless another share needs them.
 func (l *Library) dropListing(s Share) error {
-	if s.Kind != KindDir || s.ID.IsZero() {
+	if s.Kind != KindDir {
 		return nil
 	}
-	path := l.listingPath(s.ID)
+	return errors.Join(l.dropKept(s.ID), l.dropKept(s.Attrs))
+}
+
+func (l *Library) dropKept(id content.ID) error {
+	if id.IsZero() {
+		return nil
+	}
+	path := l.listingPath(id)
 	l.listingsKept.mu.Lock()
 	defer l.listingsKept.mu.Unlock()
-	needed, err := l.catalog.holds(s.ID)
+	needed, err := l.catalog.holds(id)
 	if err != nil || needed || l.listingsKept.kept[path] > 0 {
 		return err
 	}

@@ -17,19 +17,19 @@ import (
 // Manifest is what a publisher says about a content, signed in an envelope of
 // kind "manifest". Times are RFC 3339 in UTC.
 type Manifest struct {
-	V         int               `json:"v"` // 1
-	Name      Name              `json:"name"`
-	ID        content.ID        `json:"id"`
-	Kind      Kind              `json:"kind"`
-	Size      int64             `json:"size"`            // bytes; of a directory: of all its files
-	Media     string            `json:"media,omitempty"` // media type by extension: a hint
-	Publisher peer.ID           `json:"publisher"`       // the envelope's sender
-	Seq       int64             `json:"seq"`             // max(previous + 1, Unix milliseconds): the highest of a publisher's name counts
-	Issued    time.Time         `json:"issued"`
-	Expires   time.Time         `json:"expires"`
-	Attrs     map[string]string `json:"attrs,omitempty"`
-	Note      string            `json:"note,omitempty"`
-	Mirrors   []string          `json:"mirrors,omitempty"` // URLs of a file's raw bytes, see ParseMirror; at most MirrorsMax
+	V         int        `json:"v"` // 1
+	Name      Name       `json:"name"`
+	ID        content.ID `json:"id"`
+	Kind      Kind       `json:"kind"`
+	Size      int64      `json:"size"`            // bytes; of a directory: of all its files
+	Media     string     `json:"media,omitempty"` // media type by extension: a hint
+	Publisher peer.ID    `json:"publisher"`       // the envelope's sender
+	Seq       int64      `json:"seq"`             // max(previous + 1, Unix milliseconds): the highest of a publisher's name counts
+	Issued    time.Time  `json:"issued"`
+	Expires   time.Time  `json:"expires"`
+	Attrs     content.ID `json:"attrs,omitzero"` // of a directory: its files' times and modes; see attrs.go
+	Note      string     `json:"note,omitempty"`
+	Mirrors   []string   `json:"mirrors,omitempty"` // URLs of a file's raw bytes, see ParseMirror; at most MirrorsMax
 }
 
 const (
@@ -40,8 +40,7 @@ const (
 	// clockSkew is how wrong a clock may be before we call it a lie.
 	clockSkew = 24 * time.Hour
 
-	noteMax  = 1024
-	attrsMax = 32
+	noteMax = 1024
 )
 
 // newManifest is what this publisher says now about a share. previous is the
@@ -54,6 +53,7 @@ func newManifest(s Share, publisher peer.ID, previous int64, now time.Time) Mani
 		Seq:       max(previous+1, now.UnixMilli()),
 		Issued:    now.UTC().Truncate(time.Second),
 		Expires:   now.Add(manifestLife).UTC().Truncate(time.Second),
+		Attrs:     s.Attrs,
 		Mirrors:   s.Mirrors,
 	}
 }
@@ -128,8 +128,10 @@ func (m Manifest) fault(now time.Time) string {
 		return "expired " + m.Expires.UTC().Format(time.DateOnly)
 	case m.Expires.Before(m.Issued):
 		return "expires before it was issued"
-	case len(m.Note) > noteMax || len(m.Mirrors) > MirrorsMax || len(m.Attrs) > attrsMax || len(m.Media) > 255:
+	case len(m.Note) > noteMax || len(m.Mirrors) > MirrorsMax || len(m.Media) > 255:
 		return "too long"
+	case m.Kind != KindDir && !m.Attrs.IsZero():
+		return "only a directory has attributes"
 	}
 	if err := checkMirrors(m.Kind, m.Mirrors); err != nil {
 		return err.Error()

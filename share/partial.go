@@ -26,11 +26,12 @@ import (
 // a power cut or somebody's editor at any moment costs at most the groups that
 // had not reached the disk.
 type partial struct {
-	root *os.Root // the target's directory
-	name string   // of the target, in root; may hold '/'
-	temp string   // of the partial file, in root
-	mode fs.FileMode
-	sync bool // fsync before the rename
+	root  *os.Root // the target's directory
+	name  string   // of the target, in root; may hold '/'
+	temp  string   // of the partial file, in root
+	mode  fs.FileMode
+	attrs fileAttrs // whose time it gets
+	sync  bool      // fsync before the rename
 
 	meter *meter
 	file  *os.File
@@ -252,6 +253,7 @@ func (p *partial) finish(replace bool) error {
 	if err := p.file.Chmod(p.mode &^ umask()); err != nil {
 		return err
 	}
+	p.attrs.setTime(p.root, p.temp)
 	if p.sync {
 		if err := p.file.Sync(); err != nil {
 			return noSpace(err)

@@ -21,10 +21,11 @@ type saving struct {
 	size    int64 // what is known of it, or -1; the true size after run
 	meter   *meter
 	exec    bool
-	sync    bool   // fsync before the rename
-	replace bool   // another file may be replaced
-	path    Path   // its path in the listing, or its name; for seeds
-	hint    int64  // the size as somebody tells it, or -1
+	sync    bool  // fsync before the rename
+	replace bool  // another file may be replaced
+	path    Path  // its path in the listing, or its name; for seeds
+	hint    int64 // the size as somebody tells it, or -1
+	attrs   fileAttrs
 	twin    string // another file in root that has the same content; empty: none is known
 
 	already  bool // the file was there
@@ -101,9 +102,7 @@ func (s *saving) holds(ctx context.Context, info fs.FileInfo) (bool, error) {
 // for the next get; an empty one is not worth keeping.
 func (s *saving) fetch(ctx context.Context, p *partial) error {
 	p.sync = s.sync
-	if s.exec {
-		p.mode = 0o777
-	}
+	p.mode, p.attrs = s.attrs.mode(s.exec), s.attrs
 	p.seeding = &seeding{saving: s, ctx: ctx}
 	defer p.seeding.close()
 	seeded, err := s.fromSeed(ctx, p)

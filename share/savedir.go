@@ -54,6 +54,12 @@ func (g *getting) dir(ctx context.Context, c Candidate) (Got, error) {
 	defer parent.Close()
 	got.Path, got.Size, got.Files = target, t.size, t.files
 	t.base, t.target, t.parent = base, target, parent
+	if t.attrs, err = g.attrs(ctx, c); err != nil {
+		return got, err
+	}
+	if t.attrs != nil {
+		defer t.attrs.discard()
+	}
 	if err := t.run(ctx); err != nil {
 		return got, err
 	}
@@ -107,7 +113,8 @@ func (f *listingFile) entries() iter.Seq2[Entry, error] {
 type tree struct {
 	getting *getting
 	listing *listingFile
-	sub     Path // the part that is wanted; empty: all
+	attrs   *listingFile // nil: none
+	sub     Path         // the part that is wanted; empty: all
 	include includes
 
 	base, target string
@@ -386,7 +393,16 @@ func (t *tree) share(ctx context.Context, c Candidate) error {
 		return err
 	}
 	s := Share{Name: c.Name, ID: c.ID, Kind: KindDir, Size: t.size, Files: t.files, Path: t.target}
-	return t.getting.keep(c, s, t.key, append(t.batch, kept))
+	rest := append(t.batch, kept)
+	if t.attrs != nil {
+		kept, err := t.attrs.keep(ctx)
+		if err != nil {
+			return err
+		}
+		s.Attrs = kept.record.id
+		rest = append(rest, kept)
+	}
+	return t.getting.keep(c, s, t.key, rest)
 }
 
 // Entries yields what is inside the directory that w means, here or at others,

@@ -113,13 +113,21 @@ func TestGetFetchesNothingThatIsShared(t *testing.T) {
 	}
 }
 
-func listingSize(t *testing.T, p *testPeer, id content.ID) int64 {
+// listingSize is the size of a shared directory's listing and attributes.
+func listingSize(t *testing.T, p *testPeer, id content.ID) (size int64) {
 	t.Helper()
-	info, err := os.Stat(p.lib.listingPath(id))
-	if err != nil {
-		t.Fatal(err)
+	shares, err := p.lib.catalog.byID(id, 1)
+	if err != nil || len(shares) == 0 {
+		t.Fatalf("byID(%s) = %v, %v", id, shares, err)
 	}
-	return info.Size()
+	for _, id := range []content.ID{id, shares[0].Attrs} {
+		info, err := os.Stat(p.lib.listingPath(id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		size += info.Size()
+	}
+	return size
 }
 
 // TestGetDirectoryFetchesEqualFilesOnce has many names for few contents, small

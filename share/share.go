@@ -149,6 +149,9 @@ type Share struct {
 	Added time.Time  `json:"added"`
 	// Mirrors are the URLs that this peer's manifest of it names.
 	Mirrors []string `json:"mirrors,omitempty"`
+	// Attrs is the document of a directory's times and modes, as a content; zero:
+	// none is known.
+	Attrs content.ID `json:"attrs,omitzero"`
 }
 
 // Phase is what a long operation is doing.

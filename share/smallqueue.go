@@ -21,6 +21,7 @@ type smallFile struct {
 	entry Entry
 	local string // its path here
 	twin  string // the path here of a file that is equal, or empty
+	attrs fileAttrs
 
 	tried []source // that were asked
 	owing int      // how many of them owe an answer

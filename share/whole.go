@@ -10,7 +10,8 @@ import (
 
 // createWhole writes a file of a directory that is being built. What is there is
 // what an earlier get has left, and was found to be wrong.
-func createWhole(in *os.Root, base string, mode fs.FileMode, data []byte, _ bool) (fileIdentity, error) {
+func createWhole(in *os.Root, base string, f *smallFile, data []byte, _ bool) (fileIdentity, error) {
+	mode := f.attrs.mode(f.entry.Executable)
 	file, err := in.OpenFile(base, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if errors.Is(err, fs.ErrExist) {
 		if err = in.Remove(base); err == nil {
@@ -21,15 +22,10 @@ func createWhole(in *os.Root, base string, mode fs.FileMode, data []byte, _ bool
 		return fileIdentity{}, noSpace(err)
 	}
 	defer file.Close()
-	return writeWhole(file, data)
-}
-
-func writeWhole(file *os.File, data []byte) (fileIdentity, error) {
-	if len(data) > 0 {
-		if _, err := file.Write(data); err != nil {
-			return fileIdentity{}, noSpace(err)
-		}
+	if err := writeWhole(file, data); err != nil {
+		return fileIdentity{}, err
 	}
+	f.attrs.setTime(in, base)
 	info, err := file.Stat()
 	if err != nil {
 		return fileIdentity{}, err
@@ -37,16 +33,24 @@ func writeWhole(file *os.File, data []byte) (fileIdentity, error) {
 	return sysIdentity(info), nil
 }
 
+func writeWhole(file *os.File, data []byte) error {
+	if len(data) == 0 {
+		return nil
+	}
+	_, err := file.Write(data)
+	return noSpace(err)
+}
+
 // placeWhole writes a file into a directory that is in use: beside its name
 // first, and there at once. What has its name, or the partial file's, is
 // fs.ErrExist, but that with replace it may have the name.
-func placeWhole(in *os.Root, base string, mode fs.FileMode, data []byte, replace bool) (fileIdentity, error) {
-	p := &partial{root: in, name: base, temp: partialName(base), mode: mode}
+func placeWhole(in *os.Root, base string, f *smallFile, data []byte, replace bool) (fileIdentity, error) {
+	p := &partial{root: in, name: base, temp: partialName(base), mode: f.attrs.mode(f.entry.Executable), attrs: f.attrs}
 	var err error
 	if p.file, err = in.OpenFile(p.temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
 		return fileIdentity{}, noSpace(err)
 	}
-	_, err = writeWhole(p.file, data)
+	err = writeWhole(p.file, data)
 	if err == nil {
 		err = p.finish(replace)
 	}
