@@ -259,7 +259,7 @@ func (s *simulation) settle(what string, condition func() bool) {
 		}
 		// Marks are made when something has changed. A leader whose state was forged may
 		// have had the others take it over; what it replays itself at a start is another.
-		if s.counts["forged"] > 0 {
+		if s.odd || s.counts["forged"] > 0 {
 			s.pin(2)
 		}
 		time.Sleep(time.Second)
