@@ -78,6 +78,8 @@ func (f *fetch) open(ctx context.Context) (source, []byte, error) {
 		case r := <-results:
 			running, due = running-1, true
 			if r.err == nil {
+				cancel()
+				asking.Wait() // the others look at f.size
 				f.size, f.outboard = r.proof.size, r.proof.outboard
 				return r.source, r.proof.last, nil
 			}
