@@ -9,15 +9,15 @@ import (
 )
 
 // haltMidway waits until a get has some of a file, and halts who provides it: what
-// is done before go on is called happens in the middle. It skips the test if all is
-// there already.
+// is done before go on is called happens in the middle. The get must be slow enough:
+// it fails the test when all is there already.
 func haltMidway(t *testing.T, get, provider *process, size int64) (goOn func()) {
 	t.Helper()
 	at := get.await(t, "some of the file", func(e event) bool {
 		return e.text("phase") == "fetching" && e.number("done") > 8*mib || e.text("event") == "done"
 	})
 	if at.text("event") == "done" || at.number("done") > size-size/4 {
-		t.Skip("the transfer was over before it could be disturbed")
+		t.Fatal("the transfer was over before it could be disturbed")
 	}
 	if err := provider.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -73,7 +73,7 @@ func TestSourceEditedBesideAnother(t *testing.T) {
 	x.tool("cp", path, edited)
 	first, other := x.share(edited), x.share(path)
 	bob := newPeer(t, loopback...)
-	get := bob.start(t, "get", link(first, other), "-o", "got")
+	get := bob.start(t, "get", link(first, other), "-o", "got", "--max-down", "64MB") // so that it has a middle
 	goOn := haltMidway(t, get, first.process, size)
 	f, err := os.OpenFile(edited, os.O_WRONLY, 0)
 	if err != nil {
