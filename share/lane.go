@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// answerStall is how long a peer that owes us something may stay silent,
-	// and how long one frame may take: 13 KB/s at least.
+	// answerStall is how long a peer that owes us something may stay silent, and
+	// how far in arrears a frame's bytes may be; see patience.
 	answerStall = 20 * time.Second
 	// requestWrite bounds the sending of one request.
 	requestWrite = 10 * time.Second
@@ -67,10 +67,11 @@ func (l *lane) close() {
 
 // read takes frames until the stream fails.
 func (l *lane) read() error {
-	in := bufio.NewReaderSize(l.stream, 32<<10)
+	by := &patience{stream: l.stream}
+	in := bufio.NewReaderSize(by, 32<<10)
 	buf := make([]byte, answerMax)
 	for {
-		if err := l.await(in); err != nil {
+		if err := l.await(in, by); err != nil {
 			return err
 		}
 		h, payload, err := readFrame(in, buf)
@@ -87,27 +88,24 @@ func (l *lane) read() error {
 	}
 }
 
-// await waits for the first byte of a frame, as long as nothing is owed, and
-// sets the deadline for the whole of it. A request that comes while it waits is
-// given its full time.
-func (l *lane) await(in *bufio.Reader) error {
-	for deadline := time.Now().Add(answerStall); ; {
-		if err := l.stream.SetReadDeadline(deadline); err != nil {
-			return err
-		}
+// await waits for the first byte of a frame, as long as nothing is owed. A request
+// that comes while it waits is given its full time.
+func (l *lane) await(in *bufio.Reader, by *patience) error {
+	for by.until = time.Now().Add(answerStall); ; {
 		_, err := in.Peek(1)
 		if err == nil {
-			return l.stream.SetReadDeadline(time.Now().Add(answerStall))
+			by.until = time.Now().Add(answerStall)
+			return nil
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
 		now := time.Now()
 		since, owes := l.owesSince()
-		if deadline = now.Add(answerStall); owes {
-			deadline = since.Add(answerStall)
+		if by.until = now.Add(answerStall); owes {
+			by.until = since.Add(answerStall)
 		}
-		if !deadline.After(now) {
+		if !by.until.After(now) {
 			return err
 		}
 	}

@@ -11,6 +11,11 @@ import (
 	"github.com/p2pshare/p2pshare/share/internal/limit"
 )
 
+// LimitMin is the lowest limit that makes sense, in bytes a second: each of a getter's
+// three lanes has a third of it, and one that gets less than 1 KiB/s takes this peer
+// for dead.
+const LimitMin = 16 << 10
+
 // limiter holds the bytes of contents to a rate, in one direction, and shares it
 // fairly among peers (package limit). Its methods are safe for concurrent use. The
 // zero value limits nothing.
@@ -18,6 +23,7 @@ type limiter struct {
 	slots bool // a peer asks admit first; set before any use
 
 	on    atomic.Bool  // a look at it is all that no limit costs
+	rate  atomic.Int64 // bytes a second; 0: no limit
 	piece atomic.Int64 // bytes of one turn at most
 
 	mu    sync.Mutex
@@ -31,6 +37,7 @@ func (l *limiter) setRate(bytesPerSecond int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
+	l.rate.Store(max(bytesPerSecond, 0))
 	switch {
 	case bytesPerSecond <= 0:
 		for _, given := range l.turns {
@@ -132,6 +139,7 @@ type pacedStream struct {
 	done  chan struct{}
 
 	readBy, writeBy time.Time
+	heldBack        time.Duration // how long reads have waited for the limit
 }
 
 // paceUp holds back what is written to s, until ctx ends. The caller calls stop
@@ -177,7 +185,9 @@ func (p *pacedStream) Read(b []byte) (int, error) {
 	}
 	n, err := p.Stream.Read(b[:min(len(b), int(p.down.piece.Load()))])
 	if n > 0 {
-		if waited := p.down.wait(p.done, p.Peer(), n); waited > 0 && !p.readBy.IsZero() {
+		waited := p.down.wait(p.done, p.Peer(), n)
+		p.heldBack += waited
+		if waited > 0 && !p.readBy.IsZero() {
 			p.SetReadDeadline(p.readBy.Add(waited))
 		}
 	}

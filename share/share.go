@@ -205,8 +205,8 @@ type Config struct {
 	SearchMax time.Duration
 
 	// UpMax and DownMax limit what of contents goes to other peers and comes from
-	// them, in bytes a second, shared fairly among them. 0: no limit. See
-	// Library.SetLimits.
+	// them, in bytes a second, shared fairly among them. 0: no limit; with less than
+	// LimitMin others may take this peer for dead. See Library.SetLimits.
 	UpMax, DownMax int64
 
 	// Log receives what an operator would want to know. Nil: silent.
@@ -278,10 +278,10 @@ func Open(n *node.Node, cfg Config) (*Library, error) {
 	if l.catalog, err = openCatalog(filepath.Join(l.dir, "catalog.db")); err != nil {
 		return nil, err
 	}
+	l.up.slots = true // before its rate is set
 	l.SetLimits(cfg.UpMax, cfg.DownMax)
 	l.announce = make(chan shareKey, 64)
 	l.lister = newLister()
-	l.up.slots = true
 	l.visitor = n.Role() == node.RoleVisitor
 	l.transfers.byID = map[content.ID]*transfer{}
 	l.asking.byID = map[content.ID][]askedAt{}
@@ -297,6 +297,9 @@ func (l *Library) SetLimits(up, down int64) {
 	l.up.setRate(up)
 	l.down.setRate(down)
 }
+
+// Limits are what SetLimits, or Config, has set, in bytes a second; 0: no limit.
+func (l *Library) Limits() (up, down int64) { return l.up.rate.Load(), l.down.rate.Load() }
 
 // Run keeps what is shared announced until ctx ends, and returns nil then.
 // Streams are served by the node's Run.

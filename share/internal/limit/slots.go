@@ -16,7 +16,7 @@ import (
 const (
 	// slotRate is the least that a flow in a slot gets, in bytes a second, and
 	// placeRate on average with its waits: a getter whose three connections are
-	// each owed a chunk group has all of them within 16 s, and gives up after 20.
+	// each owed a chunk group has all of them within 16 s.
 	slotRate  = 96 << 10
 	placeRate = slotRate / 2
 	slotsMax  = 32
