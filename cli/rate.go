@@ -5,11 +5,9 @@ import (
 	"math"
 	"strconv"
 	"strings"
-)
 
-// rateMin is the lowest limit: with less, a chunk group takes longer than the other
-// side waits for one.
-const rateMin = 16 << 10
+	"github.com/p2pshare/p2pshare/share"
+)
 
 // rateUnits are what a number of bytes may end in, in capitals: as output shows
 // sizes, a bare K is 1,024 bytes.
@@ -35,7 +33,7 @@ func parseRate(text string) (int64, error) {
 		return 0, errRate
 	}
 	rate := int64(n * unit)
-	if n > 0 && rate < rateMin {
+	if n > 0 && rate < share.LimitMin {
 		return 0, errors.New("less than 16K, the least that a transfer goes on with")
 	}
 	return rate, nil

@@ -94,6 +94,11 @@ func (c *Client) ChangeTransfer(ctx context.Context, op string, req TransferRequ
 	return runStream[*TransferChanged](ctx, c, http.MethodPost, pathTransfers+"/"+op, req, func(Event) {}, nil)
 }
 
+// Limits tells how fast bytes may move, once what req sets is set.
+func (c *Client) Limits(ctx context.Context, req LimitsRequest) (*Limits, error) {
+	return runStream[*Limits](ctx, c, http.MethodPost, pathLimits, req, func(Event) {}, nil)
+}
+
 // Remove stops sharing what req means. on is called for each *Removed.
 func (c *Client) Remove(ctx context.Context, req RemoveRequest, on func(Event)) error {
 	body, err := c.do(ctx, http.MethodDelete, pathShares, req)

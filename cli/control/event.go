@@ -15,6 +15,7 @@ func (*Data) event() string            { return "data" }
 func (*Done) event() string            { return "done" }
 func (*Accepted) event() string        { return "accepted" }
 func (*TransferChanged) event() string { return "transfer" }
+func (*Limits) event() string          { return "limits" }
 func (*Ready) event() string           { return "ready" }
 func (*Neighbor) event() string        { return "neighbor" }
 func (*GroupDone) event() string       { return "group" }
@@ -44,6 +45,8 @@ func newEvent(kind string) Event {
 		return new(Accepted)
 	case "transfer":
 		return new(TransferChanged)
+	case "limits":
+		return new(Limits)
 	case "ready":
 		return new(Ready)
 	case "neighbor":

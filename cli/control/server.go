@@ -12,6 +12,7 @@
 //	POST   /api/v1/transfers  GetRequest     → lines: progress, note, data, done | accepted | error
 //	GET    /api/v1/transfers                 → lines: Transfer
 //	POST   /api/v1/transfers/OP TransferRequest → transfer | error
+//	POST   /api/v1/limits     LimitsRequest  → limits | error
 //	GET    /api/v1/entries    what, literal, peer → lines: Listed
 //	GET    /api/v1/peers      wait           → lines: Conn
 //	GET    /api/v1/neighbors  watch, probe   → lines: Neighbor
@@ -89,6 +90,7 @@ type Server struct {
 	token     string
 	transfers transfers
 	recording sync.Mutex // one writer of transfersName at a time
+	limiting  sync.Mutex // one change of the limits at a time
 }
 
 // Listen opens the listeners; connections wait until Run.
@@ -187,6 +189,7 @@ func (s *Server) routes(ctx context.Context, g *errgroup.Group) http.Handler {
 	mux.HandleFunc("POST "+pathTransfers, func(w http.ResponseWriter, r *http.Request) { s.addTransfer(ctx, g, w, r) })
 	mux.HandleFunc("GET "+pathTransfers, s.listTransfers)
 	mux.HandleFunc("POST "+pathTransfers+"/{op}", s.changeTransfer)
+	mux.HandleFunc("POST "+pathLimits, s.changeLimits)
 	mux.HandleFunc("GET "+pathEntries, s.listEntries)
 	mux.HandleFunc("GET "+pathPeers, s.listPeers)
 	mux.HandleFunc("GET "+pathNeighbors, s.listNeighbors)

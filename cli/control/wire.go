@@ -23,6 +23,7 @@ const (
 	pathDoctor    = "/api/v1/doctor"
 	pathGroups    = "/api/v1/groups"
 	pathPins      = "/api/v1/pins"
+	pathLimits    = "/api/v1/limits"
 )
 
 // Limits of the API.
@@ -176,6 +177,18 @@ type TransferRequest struct {
 type TransferChanged struct {
 	ID    string        `json:"id"`
 	State TransferState `json:"state"`
+}
+
+// LimitsRequest is the body of POST /limits. What is left out stays as it is.
+type LimitsRequest struct {
+	MaxUp   *int64 `json:"max_up,omitempty"` // bytes a second, share.LimitMin at least; 0: no limit
+	MaxDown *int64 `json:"max_down,omitempty"`
+}
+
+// Limits tells how fast bytes of contents may move, in bytes a second; 0: no limit.
+type Limits struct {
+	MaxUp   int64 `json:"max_up"`
+	MaxDown int64 `json:"max_down"`
 }
 
 // Direction is where a transfer's bytes go.

@@ -27,6 +27,7 @@ func TestEventsOnTheWire(t *testing.T) {
 		{&Data{Bytes: 5}, `{"event":"data","bytes":5}`},
 		{newDone(share.Got{Name: "a", ID: content.ID{1}, Kind: share.KindDir, Size: 9, Files: 3, BytesFetched: 8, Took: 2 * time.Second}),
 			`{"event":"done","name":"a","id":"` + id + `","kind":"dir","path":"-","size":9,"files":3,"bytes_fetched":8,"seconds":2,"sources":[]}`},
+		{&Limits{MaxUp: 2 << 20}, `{"event":"limits","max_up":2097152,"max_down":0}`},
 		{&Accepted{What: "a"}, `{"event":"accepted","what":"a"}`},
 		{&Ready{PeerID: "", Addrs: []string{}, API: "http://127.0.0.1:1"}, `{"event":"ready","peer_id":"","addrs":[],"api":"http://127.0.0.1:1"}`},
 		{Errorf(CodeFailed, "m").WithHint("h"), `{"event":"error","code":1,"reason":"failed","message":"m","hint":"h"}`},

@@ -7,6 +7,29 @@ import (
 	"time"
 )
 
+// TestLimitsChangeMidway has a get begin under a limit that it would take minutes
+// with, and the limit taken away.
+func TestLimitsChangeMidway(t *testing.T) {
+	const size = 12 << 20
+	sharer, getter := newPeer(t, loopback...), newPeer(t, loopback...)
+	film := filepath.Join(sharer.dir, "film.mkv")
+	writeRandom(t, film, size, "film")
+	serving := sharer.serve(t, "daemon", "--max-up", "64K")
+	link := sharer.must(t, "add", film).text("link")
+	get := getter.start(t, "get", link, "-o", "film.mkv", "--peer", serving.addr(t))
+	get.await(t, "the first bytes", func(e event) bool { return e.text("phase") == "fetching" && e.number("done") > 0 })
+	began := time.Now()
+	limits := sharer.runPlain(t, "limits", "--max-up", "0")
+	if limits.code != 0 || len(limits.events) != 1 || limits.events[0].number("max_up") != 0 {
+		t.Fatalf("limits: exit %d: %v %s", limits.code, limits.events, limits.stderr)
+	}
+	get.await(t, "its end", func(e event) bool { return e.text("event") == "done" })
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("without a limit the rest took %s", took)
+	}
+	sameFile(t, film, filepath.Join(getter.dir, "film.mkv"))
+}
+
 // TestLimitsOfProcesses measures a limit of either side over whole processes: what
 // the getter's progress says has come, between the first and the last event that lie 5
 // s apart with -long, which must be the limit's to 5 %; without, 2 s apart, to 15 %.

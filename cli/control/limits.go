@@ -1,0 +1,37 @@
+package control
+
+import (
+	"net/http"
+
+	"github.com/p2pshare/p2pshare/share"
+)
+
+// changeLimits answers POST /limits.
+func (s *Server) changeLimits(w http.ResponseWriter, r *http.Request) {
+	req, ok := decode[LimitsRequest](w, r)
+	if !ok {
+		return
+	}
+	for _, rate := range []*int64{req.MaxUp, req.MaxDown} {
+		if rate != nil && *rate != 0 && *rate < share.LimitMin {
+			writeError(w, Errorf(CodeUsage, "a limit of %d bytes a second: %d is the least, and 0 is none", *rate, share.LimitMin))
+			return
+		}
+	}
+	newStream(w, r, contentTypeLines).send(s.setLimits(req))
+}
+
+// setLimits sets what req sets, and returns what holds then.
+func (s *Server) setLimits(req LimitsRequest) *Limits {
+	s.limiting.Lock()
+	defer s.limiting.Unlock()
+	up, down := s.cfg.Library.Limits()
+	if req.MaxUp != nil {
+		up = *req.MaxUp
+	}
+	if req.MaxDown != nil {
+		down = *req.MaxDown
+	}
+	s.cfg.Library.SetLimits(up, down)
+	return &Limits{MaxUp: up, MaxDown: down}
+}
