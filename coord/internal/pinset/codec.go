@@ -16,6 +16,8 @@ type encoder struct {
 	// first time one is 0 and the text, later its number, from 1. When nil, each
 	// is written in full, as for a record's hash.
 	numbers map[shared]uint64
+
+	slots *slots // of the members
 }
 
 func (e *encoder) record(r record) {
@@ -67,7 +69,14 @@ type decoder struct {
 	err    error
 	shared []shared        // by number, from 1
 	seen   map[shared]bool // the same
+
+	version byte
+	slots   *slots // of the members that were read
 }
+
+// extended reports whether what only later versions have follows. Then it is not
+// empty.
+func (d *decoder) extended() bool { return d.version > 1 && d.err == nil && len(d.b) > 0 }
 
 func (d *decoder) fail(err error) {
 	if d.err == nil {

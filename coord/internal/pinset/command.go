@@ -112,8 +112,11 @@ func (c *Found) check() string {
 		unless(c.Recovery != Key{}, "recovery is zero"),
 		checkText("name", c.Name, 1, NameBytesMax),
 		checkPlace(c.Capacity, c.Zone, c.Addrs),
+		unless(c.Grace == 0 || checkGrace(c.Grace) == "", checkGrace(c.Grace)),
 	)
 }
+
+func checkGrace(ms int64) string { return checkRange("grace", ms, GraceMsMin, GraceMsMax) }
 
 func (c *SetPin) check() string {
 	return first(
@@ -121,7 +124,7 @@ func (c *SetPin) check() string {
 		unless(!c.ID.IsZero(), "id is zero"),
 		unless(kindWords.known(c.Kind), "kind is not file or dir"),
 		checkRange("size", c.Size, 0, IntMax),
-		checkRange("replicas", c.Replicas, 1, ReplicasMax),
+		checkReplicas(c.Replicas),
 		checkRange("expires", c.Expires, 0, IntMax),
 		checkSource(c.Source),
 		checkRange("expect", c.Expect, ExpectAny, IntMax),
@@ -211,6 +214,32 @@ func (c *Epoch) check() string {
 	return first(unless(voters, "no member is a voter"), unless(admin, "admin is not a member"))
 }
 
+func (c *Copies) check() string {
+	count := len(c.Gone) + len(c.Held) + len(c.Unproven)
+	return first(checkPeer("peer", c.Peer), checkRange("contents", count, 1, CopiesMax))
+}
+
+func (c *Away) check() string {
+	lists := [][]Peer{c.Away, c.Back, c.Unproven, c.Proven}
+	count := 0
+	for _, list := range lists {
+		count += len(list)
+		for _, p := range list {
+			if reason := checkPeer("a member", p); reason != "" {
+				return reason
+			}
+		}
+	}
+	return checkRange("members", count, 1, MembersMax)
+}
+
+func (c *Settings) check() string {
+	if c.Grace == nil {
+		return "changes nothing"
+	}
+	return checkGrace(*c.Grace)
+}
+
 // first returns the first reason that is not empty.
 func first(reasons ...string) string {
 	for _, r := range reasons {
@@ -233,6 +262,13 @@ func checkRange[T ~int | ~int64 | ~uint64](field string, v, least, most T) strin
 		return fmt.Sprintf("%s is %d, want %d to %d", field, v, least, most)
 	}
 	return ""
+}
+
+func checkReplicas(n int64) string {
+	if n == ReplicasAll {
+		return ""
+	}
+	return checkRange("replicas", n, 1, ReplicasMax)
 }
 
 // checkText bounds a text that people see. It must be UTF-8 without control

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/p2pshare/p2pshare/share/content"
 )
 
 // someCommands are of every op.
@@ -28,6 +29,13 @@ func someCommands() []Command {
 		&Expire{h}, &Mark{h, 6, Digest{1}},
 		&Epoch{Header: h, Epoch: 2, Members: []EpochMember{{"a", Voter}, {"b", Learner}}, Admin: "a", Signature: new(Signature{1})},
 		&Epoch{Header: h, Epoch: 2, Members: []EpochMember{{"a", Voter}}},
+		&Found{Header: h, Group: Digest{1}, Name: "office", Recovery: Key{2}, Grace: 5000},
+		&SetPin{Header: h, ID: idOf(1), Kind: KindFile, Replicas: ReplicasAll},
+		&Copies{Header: h, Peer: "p", Held: []content.ID{idOf(1)}},
+		&Copies{Header: h, Peer: "p", Gone: []content.ID{idOf(3), idOf(2)}, Held: []content.ID{idOf(1)}, Unproven: []content.ID{idOf(4)}},
+		&Away{Header: h, Away: []Peer{"p", "q"}},
+		&Away{Header: h, Back: []Peer{"p"}, Unproven: []Peer{"q"}, Proven: []Peer{"r"}},
+		&Settings{Header: h, Grace: new(int64(60_000))},
 	}
 }
 
@@ -68,7 +76,7 @@ func TestDecodeCommandRefuses(t *testing.T) {
 	good := must(EncodeCommand(&Grant{header(1, "ann"), "bob", RoleWriter}))
 	payload := string(good[frameHeaderBytes:])
 	for _, f := range [][]byte{
-		frame(0, good[frameHeaderBytes:]), frame(14, good[frameHeaderBytes:]), frame(15, nil), frame(255, nil),
+		frame(0, good[frameHeaderBytes:]), frame(17, good[frameHeaderBytes:]), frame(18, nil), frame(255, nil),
 	} {
 		if _, err := DecodeCommand(f); !errors.Is(err, ErrUnknownCommand) {
 			t.Errorf("op %d is %v, want %v", f[1], err, ErrUnknownCommand)
@@ -159,6 +167,8 @@ func TestCommandsBeyondALimitAreInvalid(t *testing.T) {
 		pin(func(c *SetPin) { c.ID = idOf(0); c.ID[2] = 0 }),
 		pin(func(c *SetPin) { c.Replicas = 0 }),
 		pin(func(c *SetPin) { c.Replicas = 65 }),
+		pin(func(c *SetPin) { c.Replicas = 254 }),
+		pin(func(c *SetPin) { c.Replicas = 256 }),
 		pin(func(c *SetPin) { c.Source = &Source{Peer: ""} }),
 		pin(func(c *SetPin) { c.Source = &Source{Peer: "p", Addrs: nine} }),
 		pin(func(c *SetPin) { c.Source = &Source{Peer: "p", Addrs: []string{long(129)}} }),
@@ -173,6 +183,10 @@ func TestCommandsBeyondALimitAreInvalid(t *testing.T) {
 		&Join{}, &Uninvite{},
 		&Epoch{Epoch: 2}, &Epoch{Epoch: 2, Members: []EpochMember{{"a", Learner}}}, &Epoch{Epoch: 2, Members: []EpochMember{{"b", Voter}, {"a", Voter}}},
 		&Epoch{Epoch: 2, Members: []EpochMember{{"a", Voter}}, Admin: "b"}, &Epoch{Epoch: 2, Members: make([]EpochMember, 1001)},
+		&Copies{}, &Copies{Peer: "p"}, &Copies{Held: []content.ID{idOf(1)}}, &Copies{Peer: "p", Held: make([]content.ID, CopiesMax), Gone: make([]content.ID, 1)},
+		&Away{}, &Away{Away: []Peer{"p q"}}, &Away{Proven: make([]Peer, MembersMax+1)}, &Away{Back: []Peer{"p", ""}},
+		&Settings{}, &Settings{Grace: new(int64(0))}, &Settings{Grace: new(int64(GraceMsMin - 1))}, &Settings{Grace: new(int64(GraceMsMax + 1))},
+		&Found{Group: Digest{1}, Name: "a", Recovery: Key{1}, Grace: 1},
 	} {
 		*c.header() = header(1, "ann")
 		checkIsInvalid(t, c)

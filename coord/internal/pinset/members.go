@@ -59,8 +59,8 @@ func (s *State) found(c *Found) (outcome, string) {
 		return refuse(Exists, isFounded), ""
 	}
 	s.setGroup(&Group{ID: c.Group, Name: c.Name, Founder: c.By, Recovery: c.Recovery, At: c.At, Index: s.applied,
-		Epoch: 1, EpochBy: c.By, EpochAt: c.At, EpochIndex: s.applied})
-	put(s, &s.members, &Member{Peer: c.By, Vote: Voter, MayVote: true, NoStore: c.NoStore,
+		Epoch: 1, EpochBy: c.By, EpochAt: c.At, EpochIndex: s.applied, Grace: c.Grace})
+	s.admit(&Member{Peer: c.By, Vote: Voter, MayVote: true, NoStore: c.NoStore,
 		Capacity: c.Capacity, Zone: c.Zone, Addrs: c.Addrs, By: c.By, At: c.At, Index: s.applied})
 	s.setGranted(c.By, RoleAdmin|RoleWriter)
 	return done, c.Name
@@ -130,6 +130,7 @@ func set[T any](field *T, v *T) {
 // admit puts a member, who is not a removed one any more.
 func (s *State) admit(m *Member) {
 	put(s, &s.members, m)
+	s.slots = s.slots.with(m.Peer)
 	if _, removed := s.Tombstone(m.Peer); removed {
 		drop(s, &s.tombstones, &Tombstone{Peer: m.Peer})
 	}
@@ -149,8 +150,9 @@ func (s *State) remove(c *Remove) (outcome, string) {
 	return done, string(c.Peer)
 }
 
-// bury takes a member out, and lets the oldest tombstone go.
+// bury takes a member out and its copies, and lets the oldest tombstone go.
 func (s *State) bury(p Peer, h *Header) {
+	s.forgetCopies(p)
 	drop(s, &s.members, &Member{Peer: p})
 	s.setGranted(p, 0)
 	put(s, &s.tombstones, &Tombstone{Peer: p, By: h.By, At: h.At, Index: s.applied})

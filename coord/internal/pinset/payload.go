@@ -54,6 +54,10 @@ func (c *Found) payload(p *payload) {
 	p.plain("recovery", &c.Recovery)
 	integer(p, "capacity", &c.Capacity)
 	p.place(&c.Zone, &c.Addrs, &c.NoStore)
+	if p.optional("grace", c.Grace != 0) {
+		integerValue(p, &c.Grace)
+		p.present(c.Grace != 0)
+	}
 }
 
 func (c *SetPin) payload(p *payload) {
@@ -129,6 +133,22 @@ func (c *Epoch) payload(p *payload) {
 	pointer(p, "signature", &c.Signature, plainValue)
 }
 
+func (c *Copies) payload(p *payload) {
+	text(p, "peer", &c.Peer)
+	optionalList(p, "gone", &c.Gone, plainValue)
+	optionalList(p, "held", &c.Held, plainValue)
+	optionalList(p, "unproven", &c.Unproven, plainValue)
+}
+
+func (c *Away) payload(p *payload) {
+	optionalList(p, "away", &c.Away, textValue)
+	optionalList(p, "back", &c.Back, textValue)
+	optionalList(p, "unproven", &c.Unproven, textValue)
+	optionalList(p, "proven", &c.Proven, textValue)
+}
+
+func (c *Settings) payload(p *payload) { pointer(p, "grace", &c.Grace, integerValue) }
+
 // statement is the part of an epoch that is signed.
 func (c *Epoch) statement(p *payload) {
 	integer(p, "epoch", &c.Epoch)
@@ -148,12 +168,7 @@ func (p *payload) place(zone *string, addrs *[]string, noStore *bool) {
 	}
 }
 
-func (p *payload) addrs(v *[]string) {
-	if p.optional("addrs", len(*v) > 0) {
-		p.textsValue(v)
-		p.present(len(*v) > 0)
-	}
-}
+func (p *payload) addrs(v *[]string) { optionalList(p, "addrs", v, textValue) }
 
 func (p *payload) sourceValue(s *Source) {
 	p.object(func() {
@@ -432,6 +447,14 @@ func (p *payload) boolValue(v *bool) {
 }
 
 func (p *payload) textsValue(v *[]string) { list(p, v, textValue[string]) }
+
+// optionalList is an array that is left out when empty.
+func optionalList[T any](p *payload, field string, v *[]T, value func(*payload, *T)) {
+	if p.optional(field, len(*v) > 0) {
+		list(p, v, value)
+		p.present(len(*v) > 0)
+	}
+}
 
 // list is an array, which is never null.
 func list[T any](p *payload, v *[]T, value func(*payload, *T)) {

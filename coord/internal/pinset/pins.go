@@ -41,9 +41,9 @@ func (s *State) setPin(c *SetPin) (outcome, string) {
 		return o, ""
 	}
 
-	p := &pin{kind: c.Kind, size: c.Size, replicas: uint8(c.Replicas),
-		index: s.applied, by: sharedPeer(c.By), source: c.Source.join(), bare: c.Name == ""}
-	p.setMore(c.Expires, nil)
+	p := &pin{kind: c.Kind, size: c.Size, replicas: uint8(c.Replicas), index: s.applied,
+		origin: newOrigin(sharedPeer(c.By), c.Source.join()), bare: c.Name == ""}
+	p.setExpires(c.Expires)
 	if pinned {
 		p.renew(old, bound != nil && bound.id() == c.ID, c.Source != nil)
 	} else {
@@ -60,7 +60,7 @@ func (s *State) setPin(c *SetPin) (outcome, string) {
 		s.putPast(past, past.versions, 0)
 	}
 	n := newName(c.Lookup, c.Name)
-	n.ref, n.at, n.index, n.by = p.ref, c.At, s.applied, p.by
+	n.ref, n.at, n.index, n.by = p.ref, c.At, s.applied, p.origin.Value().by
 	put(s, &s.names, n)
 	p.addName(n)
 	s.putPin(p, old)
@@ -99,7 +99,7 @@ func (s *State) mayPin(c *SetPin, old *pin, bound *name) outcome {
 	return done
 }
 
-// renew makes p what old becomes. rebound: it is pinned by a name it has.
+// renew makes p what old becomes, which keeps its copies. rebound: it is pinned by a name it has.
 func (p *pin) renew(old *pin, rebound, sourced bool) {
 	others := old.nameCount() + int(bit(old.bare && !p.bare))
 	if rebound {
@@ -113,10 +113,10 @@ func (p *pin) renew(old *pin, rebound, sourced bool) {
 		}
 	}
 	if !sourced {
-		p.source = old.source
+		p.origin = newOrigin(p.origin.Value().by, old.origin.Value().source)
 	}
-	p.ref, p.first = old.ref, old.first
-	p.setMore(expires, old.names()[min(1, old.nameCount()):])
+	p.ref, p.first, p.few, p.more = old.ref, old.first, old.few, old.more
+	p.setExpires(expires)
 	p.bare = p.bare || old.bare
 }
 

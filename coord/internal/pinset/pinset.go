@@ -42,7 +42,9 @@
 //	member, remove, grant,
 //	revoke, invite, uninvite  admin; a member for itself; see SetMember and Remove
 //	join                      who has a token
-//	expire, mark              voter: the leader does it
+//	expire, mark, away        voter: the leader does it
+//	copies                    a member of its own; a voter of any
+//	settings                  admin
 //	epoch                     admin, or signed by the recovery key
 //
 // A voter is writer, reader and storage (not that, with NoStore) besides what it
@@ -123,6 +125,7 @@ type State struct {
 	unbound  table[*past]    // of names that are not bound, oldest first
 	byClient table[*session] // by client and sequence number
 	admins   int             // grants that have RoleAdmin
+	slots    *slots          // of the members
 
 	scratch *encoder // for hashes
 }
@@ -142,6 +145,7 @@ func New() *State {
 		expiries:   newTable(compareExpiries),
 		unbound:    newTable(compareUnbound),
 		byClient:   newTable(compareSessions),
+		slots:      new(slots),
 		scratch:    new(encoder),
 	}
 	s.byClient.key = (*session).key
@@ -236,6 +240,12 @@ func (s *State) do(c Command) (o outcome, subject string) {
 		return s.setMark(c)
 	case *Epoch:
 		return s.epoch(c)
+	case *Copies:
+		return s.setCopies(c)
+	case *Away:
+		return s.setAway(c)
+	case *Settings:
+		return s.settings(c)
 	}
 	panic("pinset: an op without a case: " + c.Op().String())
 }
@@ -307,7 +317,7 @@ func (s *State) Hash() Digest {
 }
 
 func (s *State) digest(r record) [sha256.Size]byte {
-	s.scratch.b = s.scratch.b[:0]
+	s.scratch.b, s.scratch.slots = s.scratch.b[:0], s.slots
 	s.scratch.record(r)
 	return sha256.Sum256(s.scratch.b)
 }

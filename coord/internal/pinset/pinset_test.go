@@ -113,9 +113,15 @@ func summary(s *State) string {
 	var b strings.Builder
 	g, _ := s.Group()
 	fmt.Fprintf(&b, "group %q founder %s epoch %d by %s at index %d\n", g.Name, g.Founder, g.Epoch, g.EpochBy, g.EpochIndex)
+	if g.Grace != 0 {
+		fmt.Fprintf(&b, "grace %s\n", s.Grace())
+	}
 	for _, m := range s.Members() {
 		fmt.Fprintf(&b, "member %s %s may_vote=%t no_store=%t capacity %d zone %q addrs %q by %s index %d\n",
 			m.Peer, m.Vote, m.MayVote, m.NoStore, m.Capacity, m.Zone, m.Addrs, m.By, m.Index)
+		if m.Away || m.Unproven {
+			fmt.Fprintf(&b, "  away=%t unproven=%t\n", m.Away, m.Unproven)
+		}
 		if t, removed := s.Tombstone(m.Peer); removed {
 			fmt.Fprintf(&b, "removed at %d all the same\n", t.Index)
 		}
@@ -133,6 +139,9 @@ func summary(s *State) string {
 		fmt.Fprintf(&b, "pin %s %s %d x%d expires %d names %d bare=%t by %s index %d", p.ID.Short(), p.Kind, p.Size, p.Replicas, p.Expires, p.Names, p.Bare, p.By, p.Index)
 		if p.Source != nil {
 			fmt.Fprintf(&b, " from %s %q", p.Source.Peer, p.Source.Addrs)
+		}
+		if len(p.Copies)+len(p.Unproven) > 0 {
+			fmt.Fprintf(&b, " held by %s unproven %s", p.Copies, p.Unproven)
 		}
 		b.WriteString("\n")
 		for lookup := range s.NamesOf(p.ID) {
@@ -315,6 +324,24 @@ func TestTranscript(t *testing.T) {
 	do("ann", &Epoch{Epoch: 2, Members: []EpochMember{{"ann", Voter}}})
 	do("ann", &Invite{Token: Key{2}, Role: AsReader, Expires: noon + 100})
 	do("ann", &Uninvite{Token: Key{2}})
+	do("ann", &SetPin{Name: "all", Lookup: "all", ID: idOf(5), Kind: KindFile, Size: 9, Replicas: ReplicasAll})
+	for i := range 6 {
+		token, peer := Key{3, byte(i)}, Peer(fmt.Sprint("dan", 5-i))
+		do("ann", &Invite{Token: token, Role: AsStorage, Expires: noon + 100})
+		do(peer, &Join{Token: token, Capacity: 1 << 30})
+		do(peer, &Copies{Peer: peer, Held: []content.ID{idOf(5), idOf(6), idOf(2)}})
+	}
+	do("ann", &Copies{Peer: "dan3", Unproven: []content.ID{idOf(2)}})
+	do("dan3", &Copies{Peer: "dan3", Held: []content.ID{idOf(2)}})
+	do("dan3", &Copies{Peer: "dan4", Held: []content.ID{idOf(2)}})
+	do("dan2", &Copies{Peer: "dan2", Gone: []content.ID{idOf(2)}})
+	do("ann", &Copies{Peer: "eve", Held: []content.ID{idOf(2)}})
+	do("ann", &Away{Away: []Peer{"dan3", "eve"}, Unproven: []Peer{"dan4"}})
+	do("ann", &Away{Back: []Peer{"dan5"}})
+	do("dan4", &Away{Proven: []Peer{"dan4"}})
+	do("ann", &Settings{Grace: new(int64(60_000))})
+	do("dan4", &Settings{Grace: new(int64(5_000))})
+	do("ann", &Remove{Peer: "dan1"})
 	fmt.Fprintf(&b, "\n%s\n", summary(g.State))
 	for line := range slices.Chunk(encoded(t, g.State), 64) {
 		fmt.Fprintf(&b, "%x\n", line)

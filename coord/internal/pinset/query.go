@@ -6,6 +6,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/p2pshare/p2pshare/share/content"
 )
@@ -24,6 +25,8 @@ type Group struct {
 	EpochAt    int64
 	EpochIndex uint64
 	EpochState Digest // Hash that it was decided on; zero in the first
+
+	Grace int64 // milliseconds, 0 for GraceMsDefault; see State.Grace
 }
 
 // Binding is a name's content, now or once. In a history one with a zero ID
@@ -43,13 +46,15 @@ type Pin struct {
 	ID       content.ID
 	Kind     Kind
 	Size     int64
-	Replicas int
+	Replicas int     // ReplicasAll for every holder
 	Expires  int64   // Unix milliseconds, 0 for never
 	Names    int     // how many are bound to it
 	Bare     bool    // pinned without a name
 	By       Peer    // who pinned it last
 	Index    uint64  // when
 	Source   *Source // where it was then; nil when nobody said
+	Copies   []Peer  // members that hold a verified copy, sorted; of those away, too
+	Unproven []Peer  // members that could not prove theirs, sorted
 }
 
 // Member is a peer in the group.
@@ -64,6 +69,8 @@ type Member struct {
 	By       Peer     // who admitted it
 	At       int64
 	Index    uint64
+	Away     bool // not heard for the grace time: the plan does without it
+	Unproven bool // could not prove what it holds: that counts for nothing
 }
 
 // Tombstone tells of a member that was removed.
@@ -117,6 +124,15 @@ func (s *State) Group() (Group, bool) {
 	return *s.group, true
 }
 
+// Grace is how long a member is not heard before the plan does without it.
+func (s *State) Grace() time.Duration {
+	ms := int64(GraceMsDefault)
+	if s.group != nil && s.group.Grace != 0 {
+		ms = s.group.Grace
+	}
+	return time.Duration(ms) * time.Millisecond
+}
+
 // Mark returns the log index of the last Mark and the Hash before it, for the
 // next; zero when there was none.
 func (s *State) Mark() (index uint64, hash Digest) {
@@ -157,12 +173,14 @@ func (s *State) Pin(id content.ID) (Pin, bool) {
 	if !pinned {
 		return Pin{}, false
 	}
-	return p.public(), true
+	return s.public(p), true
 }
 
-func (p *pin) public() Pin {
+func (s *State) public(p *pin) Pin {
+	o := p.origin.Value()
 	return Pin{ID: p.id(), Kind: p.kind, Size: p.size, Replicas: int(p.replicas), Expires: p.expires(),
-		Names: p.nameCount(), Bare: p.bare, By: Peer(p.by.Value()), Index: p.index, Source: splitSource(p.source)}
+		Names: p.nameCount(), Bare: p.bare, By: Peer(o.by.Value()), Index: p.index, Source: splitSource(o.source),
+		Copies: s.slots.list(p.held()), Unproven: s.slots.list(p.unproven())}
 }
 
 // Pins yields the pins whose ID is greater than after, in order. The zero ID is
@@ -170,7 +188,7 @@ func (p *pin) public() Pin {
 func (s *State) Pins(after content.ID) iter.Seq[Pin] {
 	return func(yield func(Pin) bool) {
 		for p := range s.pins.from(func(p *pin) int { return beyond(bytes.Compare(p.ref[:], after[:])) }) {
-			if !yield(p.public()) {
+			if !yield(s.public(p)) {
 				return
 			}
 		}

@@ -41,21 +41,33 @@ const (
 
 // pin is one content that is kept. Its size counts: there may be millions.
 type pin struct {
-	ref        *content.ID // the one copy of the ID, which its names have, too
-	size       int64
-	index      uint64
+	ref      *content.ID // the one copy of the ID, which its names have, too
+	size     int64
+	index    uint64
+	origin   unique.Handle[origin]
+	first    *name        // the first of the names that are bound to it: derived, not encoded
+	more     *more        // nil for nearly every pin
+	few      [fewMax]slot // members that hold a copy, when no more than these do; see copies.go
+	replicas uint8
+	kind     Kind
+	bare     bool // pinned without a name
+}
+
+// origin is who pinned, and from where: many pins have the same.
+type origin struct {
 	by, source shared // source is a joined Source
-	first      *name  // the first of the names that are bound to it: derived, not encoded
-	more       *more  // nil for nearly every pin
-	replicas   uint8
-	kind       Kind
-	bare       bool // pinned without a name
+}
+
+func newOrigin(by, source shared) unique.Handle[origin] {
+	return unique.Make(origin{by, source})
 }
 
 // more is what few pins have.
 type more struct {
-	expires int64
-	names   []*name // all but the first, by lookup form
+	expires  int64
+	names    []*name // all but the first, by lookup form
+	many     []slot  // members that hold a copy, when they are more than few takes
+	unproven []slot
 }
 
 func (p *pin) id() content.ID { return *p.ref }
@@ -67,11 +79,22 @@ func (p *pin) expires() int64 {
 	return p.more.expires
 }
 
-// setMore is for a pin that is in no table yet. names is kept.
-func (p *pin) setMore(expires int64, names []*name) {
-	p.more = nil
-	if expires != 0 || len(names) > 0 {
-		p.more = &more{expires, names}
+// edit changes more. It is for a pin that is in no table yet.
+func (p *pin) edit(change func(*more)) {
+	m := new(more)
+	if p.more != nil {
+		*m = *p.more
+	}
+	change(m)
+	p.more = m
+	if m.expires == 0 && len(m.names)+len(m.many)+len(m.unproven) == 0 {
+		p.more = nil
+	}
+}
+
+func (p *pin) setExpires(at int64) {
+	if at != p.expires() {
+		p.edit(func(m *more) { m.expires = at })
 	}
 }
 
@@ -103,7 +126,9 @@ func (p *pin) setNames(names []*name) {
 	if len(names) > 0 {
 		p.first, names = names[0], names[1:]
 	}
-	p.setMore(p.expires(), names)
+	if len(names) > 0 || p.more != nil {
+		p.edit(func(m *more) { m.names = names })
+	}
 }
 
 // addName puts n to the names of p, in place of the one of the same lookup form.
@@ -264,6 +289,9 @@ func (g *Group) encode(e *encoder) {
 	e.int(g.EpochAt)
 	e.uint(g.EpochIndex)
 	e.fixed(g.EpochState[:])
+	if g.Grace != 0 {
+		e.int(g.Grace)
+	}
 }
 
 func (d *decoder) group() *Group {
@@ -279,6 +307,10 @@ func (d *decoder) group() *Group {
 	g.EpochAt = d.int()
 	g.EpochIndex = d.uint()
 	d.fixed(g.EpochState[:])
+	if d.extended() {
+		g.Grace = d.int()
+		d.check(checkGrace(g.Grace))
+	}
 	d.check(checkText("group", g.Name, 1, NameBytesMax), checkPeer("founder", g.Founder),
 		checkPeer("by", g.EpochBy), checkRange("epoch", g.Epoch, 1, IntMax))
 	return g
@@ -306,11 +338,19 @@ func (m *Member) encode(e *encoder) {
 	e.text(string(m.By))
 	e.int(m.At)
 	e.uint(m.Index)
+	if m.Away || m.Unproven {
+		e.bool(m.Away)
+		e.bool(m.Unproven)
+	}
 }
 
 func (d *decoder) member() *Member {
 	m := &Member{Peer: Peer(d.text()), Vote: Vote(d.byte()), MayVote: d.bool(), NoStore: d.bool(),
 		Capacity: d.int(), Zone: d.text(), Addrs: d.texts(), By: Peer(d.text()), At: d.int(), Index: d.uint()}
+	if d.extended() {
+		m.Away, m.Unproven = d.bool(), d.bool()
+		d.check(unless(m.Away || m.Unproven, "is neither away nor unproven"))
+	}
 	d.check(checkPeer("member", m.Peer), unless(voteWords.known(m.Vote), "vote is unknown"),
 		checkPlace(m.Capacity, m.Zone, m.Addrs), checkPeer("by", m.By))
 	return m
@@ -374,8 +414,13 @@ func (p *pin) encode(e *encoder) {
 	e.bool(p.bare)
 	e.int(p.expires())
 	e.uint(p.index)
-	e.shared(p.by)
-	e.shared(p.source)
+	o := p.origin.Value()
+	e.shared(o.by)
+	e.shared(o.source)
+	if p.copied() {
+		e.members(p.held())
+		e.members(p.unproven())
+	}
 }
 
 func (d *decoder) pin() *pin {
@@ -385,12 +430,20 @@ func (d *decoder) pin() *pin {
 	p.size = d.int()
 	p.replicas = d.byte()
 	p.bare = d.bool()
-	p.setMore(d.int(), nil)
+	p.setExpires(d.int())
 	p.index = d.uint()
-	p.by = d.sharedPeer()
-	p.source = d.sharedText()
+	by := d.sharedPeer()
+	p.origin = newOrigin(by, d.sharedText())
+	if d.extended() {
+		p.setHeld(d.members())
+		p.setUnproven(d.members())
+		d.check(unless(p.copied(), "nobody has a copy"))
+		for x := range p.unproven() {
+			d.check(unless(!contains(p.held(), x), "a copy is unproven and verified"))
+		}
+	}
 	d.check(unless(!p.ref.IsZero(), "id is zero"), unless(kindWords.known(p.kind), "kind is unknown"),
-		checkRange("replicas", int(p.replicas), 1, ReplicasMax))
+		checkReplicas(int64(p.replicas)))
 	return p
 }
 

@@ -69,6 +69,8 @@ func (w *world) command(s *State) Command {
 		return w.pin(s)
 	case n < 60:
 		return &Unpin{Lookup: fmt.Sprintf("näme%d", w.rng.IntN(60)), Expect: ExpectAny}
+	case n < 62:
+		return w.copies()
 	case n < 65:
 		return &Unpin{ID: new(idOf(1 + w.rng.IntN(40))), Expect: ExpectAny}
 	case n < 70:
@@ -88,6 +90,12 @@ func (w *world) command(s *State) Command {
 		return &Revoke{Peer: w.peer(), Role: role}
 	case n < 85:
 		return &Invite{Token: key, Role: Admission(1 + w.rng.IntN(4)), Expires: w.at() + w.rng.Int64N(200)}
+	case n < 87:
+		c := &Away{Away: []Peer{w.peer()}}
+		if w.rng.IntN(2) == 0 {
+			c = &Away{Back: []Peer{w.peer(), w.peer()}, Unproven: []Peer{w.peer()}, Proven: []Peer{w.peer()}}
+		}
+		return c
 	case n < 90:
 		return &Join{Token: key, Capacity: 7, Zone: "cellar"}
 	case n < 92:
@@ -104,6 +112,20 @@ func (w *world) command(s *State) Command {
 	return &Expire{}
 }
 
+func (w *world) copies() *Copies {
+	ids := func() (list []content.ID) {
+		for range w.rng.IntN(20) {
+			list = append(list, idOf(1+w.rng.IntN(40)))
+		}
+		return list
+	}
+	c := &Copies{Peer: w.peer(), Held: append(ids(), idOf(1)), Gone: ids()}
+	if w.rng.IntN(3) == 0 {
+		c.Unproven = ids()
+	}
+	return c
+}
+
 // frame is the next command, or one that was before.
 func (w *world) frame(s *State) []byte {
 	if len(w.frames) > 0 && w.rng.IntN(20) == 0 {
@@ -114,6 +136,9 @@ func (w *world) frame(s *State) []byte {
 	by := Peer("ann")
 	if w.seq > 1 {
 		c, by = w.command(s), w.peer()
+	}
+	if c, ok := c.(*Copies); ok && w.rng.IntN(2) == 0 {
+		by = c.Peer
 	}
 	*c.header() = Header{Client: Client{byte(w.seq % 3), 1}, Seq: w.seq, By: by, At: w.at()}
 	w.frames = append(w.frames, must(EncodeCommand(c)))
@@ -134,6 +159,21 @@ func checkInvariants(t *testing.T, s *State) {
 				t.Fatalf("%s has a name %q that is not that of the table", p.id(), n.lookup())
 			}
 		}
+	}
+	for p := range s.pins.all() {
+		for x := range p.held() {
+			if contains(p.unproven(), x) || s.slots.peer(x) == (shared{}) {
+				t.Fatalf("%s is held by slot %d, which is nobody's or could not prove it", p.id(), x)
+			}
+		}
+	}
+	for _, m := range s.Members() {
+		if x := s.slots.of(m.Peer); x == 0 || s.slots.peer(x).Value() != string(m.Peer) {
+			t.Fatalf("%s has slot %d of %v", m.Peer, x, s.slots.peers)
+		}
+	}
+	if len(s.slots.byPeer) != s.members.length {
+		t.Fatalf("%d members have a slot, and there are %d", len(s.slots.byPeer), s.members.length)
 	}
 	if names != s.names.length {
 		t.Fatalf("%d names, and pins have %d", s.names.length, names)

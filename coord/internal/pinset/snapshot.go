@@ -29,7 +29,7 @@ func (s *State) Encode(w io.Writer) error {
 	b := &blocks{w: w, sum: sha256.New()}
 	b.b = append(append(make([]byte, 0, bufferBytes+4096), stateMagic...), stateVersion)
 	b.b = binary.AppendUvarint(b.b, s.applied)
-	e := &encoder{numbers: map[shared]uint64{}}
+	e := &encoder{numbers: map[shared]uint64{}, slots: s.slots}
 	for r := range s.records() {
 		e.b = e.b[:0]
 		e.record(r)
@@ -116,8 +116,9 @@ func decode(in *input) (*State, error) {
 	if len(head) <= len(stateMagic) || string(head[:len(stateMagic)]) != stateMagic {
 		return nil, errors.New("it does not begin as one")
 	}
-	if v := head[len(stateMagic)]; v != stateVersion {
-		return nil, fmt.Errorf("version %d, this build knows version %d", v, stateVersion)
+	version := head[len(stateMagic)]
+	if version < stateVersionLeast || version > stateVersion {
+		return nil, fmt.Errorf("version %d, this build knows versions %d to %d", version, stateVersionLeast, stateVersion)
 	}
 	s := New()
 	applied, err := in.uvarint(IntMax)
@@ -125,7 +126,7 @@ func decode(in *input) (*State, error) {
 		return nil, err
 	}
 	s.applied = applied
-	if err := s.loadAll(in); err != nil {
+	if err := s.loadAll(in, version); err != nil {
 		return nil, err
 	}
 	h := s.Hash()
@@ -143,8 +144,8 @@ func decode(in *input) (*State, error) {
 	return s, s.derive()
 }
 
-func (s *State) loadAll(in *input) error {
-	d := &decoder{seen: map[shared]bool{}}
+func (s *State) loadAll(in *input, version byte) error {
+	d := &decoder{seen: map[shared]bool{}, version: version}
 	var before tag
 	for {
 		n, err := in.uvarint(recordBytesMax)
@@ -179,7 +180,7 @@ func (s *State) load(t tag, d *decoder) bool {
 		s.setMarkRecord(d.mark())
 		return first
 	case tagMember:
-		return last(s, d, &s.members, d.member(), MembersMax)
+		return s.loadMember(d)
 	case tagGrant:
 		return last(s, d, &s.grants, d.grant(), PeersMax)
 	case tagTombstone:
@@ -187,6 +188,7 @@ func (s *State) load(t tag, d *decoder) bool {
 	case tagToken:
 		return last(s, d, &s.tokens, d.token(), TokensMax)
 	case tagPin:
+		d.slots = s.slots
 		return last(s, d, &s.pins, d.pin(), PinsMax)
 	case tagName:
 		return last(s, d, &s.names, d.name(), NamesMax)
@@ -198,6 +200,15 @@ func (s *State) load(t tag, d *decoder) bool {
 		return last(s, d, &s.sessions, d.session(), SessionsMax)
 	}
 	return false
+}
+
+func (s *State) loadMember(d *decoder) bool {
+	m := d.member()
+	if !last(s, d, &s.members, m, MembersMax) {
+		return false
+	}
+	s.slots = s.slots.with(m.Peer)
+	return true
 }
 
 // last puts a record that d has read at the end of its table, and reports whether

@@ -70,7 +70,7 @@ func TestDecodeChecksWhatIsConsistent(t *testing.T) {
 		"name without pin": func(s *State) { p, _ := s.pins.least(); drop(s, &s.pins, p) },
 		"pin for nobody": func(s *State) {
 			id := idOf(777)
-			put(s, &s.pins, &pin{ref: &id, kind: KindFile, replicas: 1, by: sharedPeer("a"), source: sharedPeer("")})
+			put(s, &s.pins, &pin{ref: &id, kind: KindFile, replicas: 1, origin: newOrigin(sharedPeer("a"), sharedPeer(""))})
 		},
 		"no group":      func(s *State) { s.sum.subtract(s.digest(s.group)); s.group = nil },
 		"no admin":      func(s *State) { s.setGranted("ann", RoleReader) },
@@ -90,13 +90,13 @@ func TestDecodeChecksWhatIsConsistent(t *testing.T) {
 		"source of two lines for a peer": func(s *State) {
 			p, _ := s.pins.least()
 			q := *p
-			q.by = (&Source{Peer: "a", Addrs: []string{"/a"}}).join()
+			q.origin = newOrigin((&Source{Peer: "a", Addrs: []string{"/a"}}).join(), q.origin.Value().source)
 			put(s, &s.pins, &q)
 		},
 		"source with a control character": func(s *State) {
 			p, _ := s.pins.least()
 			q := *p
-			q.source = sharedPeer("a\n/a\x1b")
+			q.origin = newOrigin(q.origin.Value().by, sharedPeer("a\n/a\x1b"))
 			put(s, &s.pins, &q)
 		},
 		"no replicas": func(s *State) { p, _ := s.pins.least(); q := *p; q.replicas = 0; put(s, &s.pins, &q) },
@@ -150,7 +150,7 @@ func FuzzDecode(f *testing.F) {
 		in := append(append([]byte(stateMagic), stateVersion, 100), data...)
 		in = append(in, 0)
 		s := New()
-		_ = s.loadAll(&input{r: bytes.NewReader(in[len(stateMagic)+2:]), sum: sha256.New()})
+		_ = s.loadAll(&input{r: bytes.NewReader(in[len(stateMagic)+2:]), sum: sha256.New()}, stateVersion)
 		h := s.Hash()
 		in = append(in, h[:]...)
 		sum := sha256.Sum256(in)

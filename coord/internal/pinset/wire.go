@@ -10,11 +10,16 @@ import (
 	"github.com/p2pshare/p2pshare/share/content"
 )
 
-// Versions of the two formats. A reader refuses every other one.
+// Versions of the two formats.
 const (
 	commandVersion = 1
-	stateVersion   = 1
+	stateVersion   = 2
 )
+
+// stateVersionLeast can still be read. Version 1 has no copies, and members, the
+// group and pins end before what only version 2 has; what has none of that is
+// written alike in both, and has the same Hash.
+const stateVersionLeast = 1
 
 // Limits. Those in bytes are of UTF-8. A command beyond one is answered
 // Invalid, a state beyond one is not decoded.
@@ -42,11 +47,15 @@ const (
 	SessionsMax     = 1 << 16 // results kept for commands that are repeated
 	DropsMax        = 512     // pins and names that one Expire drops, and NamesPerPinMax more
 	TokenRetainedMs = 30 * 24 * 3600 * 1000
+
+	CopiesMax      = 3_000 // contents that one Copies tells of, all lists together
+	GraceMsMin     = 1_000
+	GraceMsMax     = 30 * 24 * 3600 * 1000
+	GraceMsDefault = 15 * 60 * 1000
 )
 
 // Op is what a command does: the second byte of its frame. Numbers are never
-// reused, and new ones come at the end. 14 and 15 are reserved for reports of
-// copies and of members away; until they mean something they are unknown.
+// reused, and new ones come at the end.
 type Op uint8
 
 const (
@@ -63,14 +72,21 @@ const (
 	OpExpire
 	OpMark
 	OpEpoch
+	OpCopies
+	OpAway
+	OpSettings
 )
 
 var opWords = words[Op]{"", "found", "pin", "unpin", "member", "remove", "grant", "revoke",
-	"invite", "join", "uninvite", "expire", "mark", "epoch"}
+	"invite", "join", "uninvite", "expire", "mark", "epoch", "copies", "away", "settings"}
 
 func (o Op) String() string                { return opWords.text(o) }
 func (o Op) MarshalText() ([]byte, error)  { return opWords.marshal(o) }
 func (o *Op) UnmarshalText(b []byte) error { return opWords.unmarshal(o, b) }
+
+// ReplicasAll as a replication factor stands for a copy on every member that
+// holds any. Of two pins of one content it is the higher factor.
+const ReplicasAll = 255
 
 // Kind is what a content ID is of: a file's bytes or a directory's listing.
 type Kind uint8
@@ -287,6 +303,7 @@ type Found struct {
 	Zone     string   `json:"zone,omitempty"`
 	Addrs    []string `json:"addrs,omitempty"`
 	NoStore  bool     `json:"no_store,omitempty"`
+	Grace    int64    `json:"grace,omitempty"` // milliseconds; 0 is GraceMsDefault
 }
 
 // SetPin pins a content, and binds a name to it unless Name is empty. The
@@ -300,7 +317,7 @@ type SetPin struct {
 	ID       content.ID `json:"id"`
 	Kind     Kind       `json:"kind"`
 	Size     int64      `json:"size"`
-	Replicas int64      `json:"replicas"`          // 1…ReplicasMax; not int, which machines bound differently
+	Replicas int64      `json:"replicas"`          // 1…ReplicasMax, or ReplicasAll; not int, which machines bound differently
 	Expires  int64      `json:"expires,omitempty"` // Unix milliseconds; 0 is never
 	Source   *Source    `json:"source,omitempty"`  // nil leaves the one that is known
 	Expect   Expect     `json:"expect"`
@@ -413,6 +430,45 @@ type EpochMember struct {
 	Vote Vote `json:"vote"`
 }
 
+// Copies tells which copies a member holds: what changed since it was last told.
+// By is the member itself, or a voter that looked. A content that is not pinned is
+// passed over, as it may have been unpinned meanwhile. Of a content that is in two
+// lists the later list counts.
+type Copies struct {
+	Header
+	Peer Peer `json:"peer"` // whose
+	// Gone are held no more.
+	Gone []content.ID `json:"gone,omitempty"`
+	// Held are whole, verified and on disk. One that is unproven stays so, unless
+	// By is a voter other than Peer: then it was challenged again, and proved it.
+	Held []content.ID `json:"held,omitempty"`
+	// Unproven could not be proved when challenged. Only a voter may say so. They
+	// are no copies, and Peer is not to hold them.
+	Unproven []content.ID `json:"unproven,omitempty"`
+}
+
+// Away tells which members the plan is to do without, and which again with. Only a
+// voter may say so: the leader, who hears them. Peers that are not members are
+// passed over.
+type Away struct {
+	Header
+	Away []Peer `json:"away,omitempty"` // not heard for the grace time
+	Back []Peer `json:"back,omitempty"`
+	// Unproven could prove hardly any of the contents that they reported: nothing
+	// they hold counts. Proven did, later.
+	Unproven []Peer `json:"unproven,omitempty"`
+	Proven   []Peer `json:"proven,omitempty"`
+}
+
+// Settings changes what of the group is not nil. Only an admin may.
+type Settings struct {
+	Header
+	// Grace is how long a member is not heard before the plan does without it, in
+	// milliseconds: GraceMsMin…GraceMsMax. A short one copies what a restart would
+	// have brought back; in a long one a second member may fail.
+	Grace *int64 `json:"grace,omitempty"`
+}
+
 func (*Found) Op() Op     { return OpFound }
 func (*SetPin) Op() Op    { return OpPin }
 func (*Unpin) Op() Op     { return OpUnpin }
@@ -426,6 +482,9 @@ func (*Uninvite) Op() Op  { return OpUninvite }
 func (*Expire) Op() Op    { return OpExpire }
 func (*Mark) Op() Op      { return OpMark }
 func (*Epoch) Op() Op     { return OpEpoch }
+func (*Copies) Op() Op    { return OpCopies }
+func (*Away) Op() Op      { return OpAway }
+func (*Settings) Op() Op  { return OpSettings }
 
 // newCommand returns an empty command, nil when the op is unknown.
 func newCommand(op Op) Command {
@@ -456,6 +515,12 @@ func newCommand(op Op) Command {
 		return new(Mark)
 	case OpEpoch:
 		return new(Epoch)
+	case OpCopies:
+		return new(Copies)
+	case OpAway:
+		return new(Away)
+	case OpSettings:
+		return new(Settings)
 	}
 	return nil
 }
