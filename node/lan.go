@@ -105,13 +105,13 @@ func newLocalNet(n *Node) (*localNet, error) {
 // listensOn reports whether this peer listens on an address of this host.
 func (l *localNet) listensOn(a netip.Addr) bool {
 	return slices.ContainsFunc(l.node.host.Network().ListenAddresses(), func(m ma.Multiaddr) bool {
-		on, ok := ipOf(m)
+		on, ok := IPOf(m)
 		return ok && on.Is4() == a.Is4() && (on == a.WithZone("") || on.IsUnspecified())
 	})
 }
 
-// ipOf is the IP address that a multiaddr begins with.
-func ipOf(a ma.Multiaddr) (netip.Addr, bool) {
+// IPOf is the IP address that a multiaddr begins with, an IPv4 address as such.
+func IPOf(a ma.Multiaddr) (netip.Addr, bool) {
 	ip, err := manet.ToIP(a)
 	if err != nil {
 		return netip.Addr{}, false
@@ -244,7 +244,7 @@ func (l *localNet) seal(p presence, link lan.Link, max int) []byte {
 func (l *localNet) addrsOn(link lan.Link) []ma.Multiaddr {
 	var addrs []ma.Multiaddr
 	for _, m := range l.node.host.Network().ListenAddresses() {
-		on, ok := ipOf(m)
+		on, ok := IPOf(m)
 		if !ok {
 			continue
 		}
@@ -275,7 +275,7 @@ func addrsOf(p presence, d lan.Datagram) []ma.Multiaddr {
 	var addrs []ma.Multiaddr
 	source := d.From.Addr().WithZone("")
 	for _, m := range p.Addrs {
-		ip, ok := ipOf(m)
+		ip, ok := IPOf(m)
 		if !ok || dialClass(m) == classOther || relayed(m) {
 			continue
 		}

@@ -263,7 +263,7 @@ func (k *neighbor) snapshot() Neighbor {
 // it on from his own: then k's would be a stranger's, and what is for k go to him.
 func (t *neighbors) move(k *neighbor, h heard) {
 	if from := h.from.Addr(); from != k.from.Addr() {
-		if !slices.ContainsFunc(h.Addrs, func(a ma.Multiaddr) bool { ip, ok := ipOf(a); return ok && ip == from }) {
+		if !slices.ContainsFunc(h.Addrs, func(a ma.Multiaddr) bool { ip, ok := IPOf(a); return ok && ip == from }) {
 			return
 		}
 		t.leave(k.from.Addr())

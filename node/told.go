@@ -6,7 +6,6 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
-	manet "github.com/multiformats/go-multiaddr/net"
 )
 
 // What peers may tell each other of where others are. Nobody must be able to
@@ -24,14 +23,14 @@ const (
 
 // scopeOf is the scope of a plain TCP or QUIC address of one machine.
 func scopeOf(a ma.Multiaddr) (s reachScope, at netip.Addr, ok bool) {
-	at, ok = ipOf(a)
+	at, ok = IPOf(a)
 	if !ok || relayed(a) || at.IsUnspecified() || at.IsMulticast() {
 		return 0, at, false
 	}
 	switch {
 	case at.IsLoopback():
 		return scopeLoopback, at, true
-	case manet.IsPublicAddr(a):
+	case IsPublic(at):
 		return scopePublic, at, true
 	}
 	return scopePrivate, at, true

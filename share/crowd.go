@@ -53,7 +53,7 @@ type crowd struct {
 	spare      []peer.AddrInfo // not dialled while there were enough
 	stats      map[peer.ID]*SourceStat
 	seen       map[peer.ID]bool
-	toldCount  int              // peers offered because a source told of them
+	tolds      tolds            // peers offered because a source told of them
 	hints      map[peer.ID]bool // of those, the ones that were not reached yet
 	askerCount int              // peers offered because they asked for haves
 	dialErr    error            // the last dial's that failed

@@ -285,33 +285,6 @@ func (l *Library) heldSize(ctx context.Context, id content.ID, from asker) (int6
 	return h.identity.size, nil
 }
 
-// told offers peers that a source has told of: as hints from a stranger, so few,
-// and at such addresses only as the teller itself could be at.
-func (c *crowd) told(ctx context.Context, peers []peer.AddrInfo, teller *remote) {
-	for _, p := range peers {
-		p.Addrs = c.library.node.AcceptAddrs(teller.id, p.Addrs)
-		if len(p.Addrs) == 0 || !c.admitTold(p.ID) {
-			continue
-		}
-		c.offer(ctx, p)
-	}
-}
-
-// toldDialsMax is how many peers one get dials because a source told of them.
-const toldDialsMax = 32
-
-// admitTold counts a peer that is new.
-func (c *crowd) admitTold(p peer.ID) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.seen[p] || c.toldCount == toldDialsMax {
-		return false
-	}
-	c.toldCount++
-	c.hints[p] = true
-	return true
-}
-
 // offerAsker is offer of a peer that asks for haves: anybody may, and must not use
 // up all dials.
 func (c *crowd) offerAsker(ctx context.Context, p peer.ID) {

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -14,33 +13,6 @@ import (
 
 	"github.com/p2pshare/p2pshare/share/content"
 )
-
-func TestIsPublic(t *testing.T) {
-	for _, s := range []string{
-		"1.1.1.1", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "172.15.255.255", "172.32.0.0", "192.167.255.255", "223.255.255.255",
-		"2606:4700::1111", "2a00::1", "2001:4860:4860::8888", "2001:200::1", "::ffff:1.1.1.1", "64:ff9b::1.1.1.1",
-	} {
-		if !isPublic(netip.MustParseAddr(s)) {
-			t.Errorf("isPublic(%s) = false", s)
-		}
-	}
-	for _, s := range []string{
-		"0.0.0.0", "0.1.2.3", "10.0.0.1", "100.64.0.1", "100.127.255.255", "127.0.0.1", "127.255.255.255", "169.254.169.254",
-		"172.16.0.1", "172.31.255.255", "192.0.0.1", "192.0.2.1", "192.88.99.1", "192.168.0.1", "198.18.0.1", "198.19.255.255",
-		"198.51.100.1", "203.0.113.1", "224.0.0.1", "239.192.42.42", "240.0.0.1", "255.255.255.255",
-		"::", "::1", "::127.0.0.1", "::1.1.1.1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:0:1.1.1.1",
-		"64:ff9b::7f00:1", "64:ff9b::10.0.0.1", "64:ff9b::169.254.169.254", "64:ff9b:1::1.1.1.1", "64:ff9b::1:1.1.1.1",
-		"100::1", "2001::1", "2001:db8::1", "2002:7f00:1::", "2002:101:101::", "3fff::1", "4000::1", "5f00::1",
-		"fc00::1", "fd12::1", "fe80::1", "fe80::1%eth0", "fec0::1", "ff02::1", "2606:4700::1111%eth0",
-	} {
-		if isPublic(netip.MustParseAddr(s)) {
-			t.Errorf("isPublic(%s) = true", s)
-		}
-	}
-	if isPublic(netip.Addr{}) {
-		t.Error("isPublic of no address = true")
-	}
-}
 
 // mirrorAt returns a mirror at a URL.
 func mirrorAt(t *testing.T, text string, id content.ID, anywhere bool) *mirror {

@@ -61,8 +61,9 @@ import (
 // last minute and are connected to it: getters that share what they have so find
 // each other. An address is told only if the teller sees that peer at its IP
 // address, and one that is loopback or private only over such a connection; an
-// asker takes no other, so that nobody is sent to a third party. Ask four times a
-// second at most, and someone who holds all once a second.
+// asker takes no other, and dials few of one teller's and one at an IP address, so
+// that nobody is sent to a third party. Ask four times a second at most, and someone
+// who holds all once a second.
 //
 // Unknown fields are ignored; an unknown op is answered with an error. Ops are
 // append-only. A manifest is an envelope of kind "manifest" (manifest.go).
