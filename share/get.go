@@ -103,6 +103,7 @@ func (l *Library) Get(ctx context.Context, w What, o GetOptions) (Got, error) {
 	g.stopServing()
 	cancel()
 	g.crowd.close()
+	g.seeds.close()
 	if err != nil && whole.Err() != nil {
 		err = whole.Err() // whatever failed, failed because of it
 	}
@@ -157,7 +158,7 @@ type getting struct {
 }
 
 func (g *getting) run(ctx context.Context) (Got, error) {
-	if err := g.seeds.check(); err != nil {
+	if err := g.seeds.open(); err != nil {
 		return Got{}, err
 	}
 	if err := checkMirrors(KindFile, g.options.Mirrors); err != nil {

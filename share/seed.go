@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/p2pshare/p2pshare/share/content"
@@ -28,19 +29,32 @@ const (
 // said to hold is verified by whoever copies from them. A nil *seeds has none.
 // Its methods may be called from several goroutines.
 type seeds struct {
-	dirs []string
+	dirs  []string
+	roots []*os.Root // of dirs, once they are open
 
 	walk   sync.Once
 	err    error // of walk
 	bySize map[int64]*seedSize
-	byName map[string][]string
+	byName map[string][]seedFile
+}
+
+// seedFile is a file of a seed directory, by the way to it inside. Links on the way
+// are followed as long as they stay inside, whatever has become of it since it was
+// found.
+type seedFile struct {
+	root *os.Root
+	path string
+}
+
+func (f seedFile) open() (*os.File, fs.FileInfo, error) {
+	return openShared(func(flag int) (*os.File, error) { return f.root.OpenFile(f.path, flag, 0) })
 }
 
 // seedSize are the files of one size.
 type seedSize struct {
-	paths []string
+	files []seedFile
 	hash  sync.Once
-	ids   map[content.ID]string
+	ids   map[content.ID]seedFile
 }
 
 // newSeeds returns nil when there are no directories.
@@ -51,14 +65,19 @@ func newSeeds(dirs []string) *seeds {
 	return &seeds{dirs: dirs}
 }
 
-// check opens each directory: to tell that one is not there is better than not to
-// find anything in it.
-func (s *seeds) check() error {
+// open opens each directory: to tell that one is not there is better than not to
+// find anything in it. The caller calls close, after an error too.
+func (s *seeds) open() error {
 	if s == nil {
 		return nil
 	}
 	for _, dir := range s.dirs {
-		d, err := os.Open(dir)
+		root, err := os.OpenRoot(dir)
+		if err != nil {
+			return fmt.Errorf("seed from: %w", err)
+		}
+		s.roots = append(s.roots, root)
+		d, err := root.Open(".")
 		if err == nil {
 			_, err = d.ReadDir(1)
 			d.Close()
@@ -70,14 +89,23 @@ func (s *seeds) check() error {
 	return nil
 }
 
+func (s *seeds) close() {
+	if s == nil {
+		return
+	}
+	for _, root := range s.roots {
+		root.Close()
+	}
+}
+
 // find walks the directories, once. It follows no links, and passes over what
 // can't be read: a seed that is missing costs no more than a fetch.
 func (s *seeds) find(ctx context.Context) error {
 	s.walk.Do(func() {
-		s.bySize, s.byName = map[int64]*seedSize{}, map[string][]string{}
+		s.bySize, s.byName = map[int64]*seedSize{}, map[string][]seedFile{}
 		files := 0
-		for _, dir := range s.dirs {
-			s.err = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		for _, root := range s.roots {
+			s.err = fs.WalkDir(root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
@@ -88,7 +116,7 @@ func (s *seeds) find(ctx context.Context) error {
 					return fs.SkipAll
 				}
 				if info, err := d.Info(); err == nil && info.Size() > 0 {
-					s.add(p, info.Size())
+					s.add(seedFile{root, filepath.FromSlash(p)}, info.Size())
 				}
 				return nil
 			})
@@ -100,43 +128,44 @@ func (s *seeds) find(ctx context.Context) error {
 	return s.err
 }
 
-func (s *seeds) add(p string, size int64) {
+func (s *seeds) add(f seedFile, size int64) {
 	z := s.bySize[size]
 	if z == nil {
 		z = new(seedSize)
 		s.bySize[size] = z
 	}
-	z.paths = append(z.paths, p)
-	base := filepath.Base(p)
-	s.byName[base] = append(s.byName[base], p)
+	z.files = append(z.files, f)
+	base := filepath.Base(f.path)
+	s.byName[base] = append(s.byName[base], f)
 }
 
-// whole returns the path of a file that had the content id when it was hashed,
-// or "". All files of that size are hashed for it, once.
-func (s *seeds) whole(ctx context.Context, id content.ID, size int64) (string, error) {
+// whole returns a file that had the content id when it was hashed, if there is one.
+// All files of that size are hashed for it, once.
+func (s *seeds) whole(ctx context.Context, id content.ID, size int64) (f seedFile, ok bool, err error) {
 	if s == nil {
-		return "", nil
+		return f, false, nil
 	}
 	if err := s.find(ctx); err != nil {
-		return "", err
+		return f, false, err
 	}
 	z := s.bySize[size]
 	if z == nil {
-		return "", nil
+		return f, false, nil
 	}
 	z.hash.Do(func() {
-		z.ids = map[content.ID]string{}
-		for _, p := range z.paths {
-			if id, err := hashSeed(ctx, p, size); err == nil {
-				z.ids[id] = p
+		z.ids = map[content.ID]seedFile{}
+		for _, f := range z.files {
+			if id, err := hashSeed(ctx, f, size); err == nil {
+				z.ids[id] = f
 			}
 		}
 	})
-	return z.ids[id], ctx.Err()
+	f, ok = z.ids[id]
+	return f, ok, ctx.Err()
 }
 
-func hashSeed(ctx context.Context, p string, size int64) (content.ID, error) {
-	f, _, err := openSeed(p)
+func hashSeed(ctx context.Context, seed seedFile, size int64) (content.ID, error) {
+	f, _, err := seed.open()
 	if err != nil {
 		return content.ID{}, err
 	}
@@ -145,38 +174,35 @@ func hashSeed(ctx context.Context, p string, size int64) (content.ID, error) {
 	return id, err
 }
 
-func openSeed(p string) (*os.File, fs.FileInfo, error) {
-	return openShared(func(flag int) (*os.File, error) { return os.OpenFile(p, flag, 0) })
-}
-
-// like returns the paths of files that may be other versions of a content: those
+// like returns files that may be other versions of a content: those
 // that are at its own path in a seed directory, that have its name, or its size.
-func (s *seeds) like(ctx context.Context, at Path, size int64) ([]string, error) {
+func (s *seeds) like(ctx context.Context, at Path, size int64) ([]seedFile, error) {
 	if s == nil {
 		return nil, nil
 	}
 	if err := s.find(ctx); err != nil {
 		return nil, err
 	}
-	var found []string
-	seen := map[string]bool{}
-	add := func(paths ...string) {
-		for _, p := range paths {
-			if !seen[p] && len(found) < seedsLikeMax {
-				seen[p] = true
-				found = append(found, p)
+	var found []seedFile
+	add := func(files ...seedFile) {
+		for _, f := range files {
+			if len(found) < seedsLikeMax && !slices.Contains(found, f) {
+				found = append(found, f)
 			}
 		}
 	}
-	for _, dir := range s.dirs {
-		p := filepath.Join(dir, filepath.FromSlash(string(at)))
-		if info, err := os.Lstat(p); at != "" && err == nil && info.Mode().IsRegular() {
-			add(p)
+	for _, root := range s.roots {
+		f := seedFile{root, filepath.FromSlash(string(at))}
+		if at == "" {
+			continue
+		}
+		if info, err := root.Lstat(f.path); err == nil && info.Mode().IsRegular() {
+			add(f)
 		}
 	}
 	add(s.byName[path.Base(string(at))]...)
 	if z := s.bySize[size]; z != nil {
-		add(z.paths...)
+		add(z.files...)
 	}
 	return found, nil
 }
@@ -184,11 +210,11 @@ func (s *seeds) like(ctx context.Context, at Path, size int64) ([]string, error)
 // read fills buf with a file that had the content id, of one chunk group, when
 // it was hashed, and reports whether there is one.
 func (s *seeds) read(ctx context.Context, id content.ID, size int64, buf *[content.GroupSize]byte) bool {
-	p, err := s.whole(ctx, id, size)
-	if p == "" || err != nil {
+	seed, ok, err := s.whole(ctx, id, size)
+	if !ok || err != nil {
 		return false
 	}
-	f, _, err := openSeed(p)
+	f, _, err := seed.open()
 	if err != nil {
 		return false // it was there: fetch it
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -157,5 +158,92 @@ func TestGetDirectoryFetchesEqualFilesOnce(t *testing.T) {
 	}
 	if fetched := got.BytesFetched - listingSize(t, sharer, got.ID); fetched != once {
 		t.Errorf("Get fetched %d bytes beside the listing, want each content once: %d", fetched, once)
+	}
+}
+
+// TestSeedsLieInTheirDirectory has links lead out of a seed directory, in the middle
+// of a path and at its end, from the start or by the time that a file is opened.
+func TestSeedsLieInTheirDirectory(t *testing.T) {
+	top := t.TempDir()
+	dir := filepath.Join(top, "seeds")
+	write := func(name, text string) {
+		t.Helper()
+		path := filepath.Join(top, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := func(to, name string) {
+		t.Helper()
+		if err := os.Symlink(to, filepath.Join(top, filepath.FromSlash(name))); err != nil {
+			t.Skip(err)
+		}
+	}
+	write("outside/film.mp4", "secret")
+	write("seeds/true/film.mp4", "inside")
+	write("seeds/later/deep/song.mp3", "a song")
+	link(filepath.Join(top, "outside"), "seeds/out")
+	link("../outside", "seeds/relative")
+	link(filepath.Join(top, "outside", "film.mp4"), "seeds/single.mp4")
+	link("true", "seeds/in")
+	link("seeds", "linked")
+
+	for _, given := range []string{dir, filepath.Join(top, "linked")} { // which a person may name
+		s := newSeeds([]string{given})
+		defer s.close()
+		if err := s.open(); err != nil {
+			t.Fatal(err)
+		}
+		for at, want := range map[Path]string{
+			"true/film.mp4": "inside", "in/film.mp4": "inside",
+			// Those that are not there: what has that name, or that size, instead.
+			"out/film.mp4": "inside", "relative/film.mp4": "inside", "single.mp4": "inside", "../outside/film.mp4": "inside",
+		} {
+			found, err := s.like(t.Context(), at, int64(len(want)))
+			if err != nil || len(found) == 0 {
+				t.Fatalf("like(%s) = %v, %v, want a file", at, found, err)
+			}
+			for _, seed := range found {
+				f, _, err := seed.open()
+				if err != nil {
+					t.Errorf("like(%s): %v", at, err)
+					continue
+				}
+				got, err := io.ReadAll(f)
+				f.Close()
+				if err != nil || string(got) != want && string(got) != "a song" {
+					t.Errorf("like(%s) found %q, %v, want %q", at, got, err, want)
+				}
+			}
+		}
+		if _, ok, err := s.whole(t.Context(), content.Root([]byte("secret")), 6); ok || err != nil {
+			t.Errorf("a file outside is a seed: %v, %v", ok, err)
+		}
+	}
+
+	s := newSeeds([]string{dir})
+	defer s.close()
+	if err := s.open(); err != nil {
+		t.Fatal(err)
+	}
+	id := content.Root([]byte("a song"))
+	seed, ok, err := s.whole(t.Context(), id, 6)
+	if !ok || err != nil {
+		t.Fatalf("whole = %v, %v, want the song", ok, err)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "later")); err != nil {
+		t.Fatal(err)
+	}
+	write("elsewhere/deep/song.mp3", "a song")
+	link(filepath.Join(top, "elsewhere"), "seeds/later")
+	if f, _, err := seed.open(); err == nil {
+		f.Close()
+		t.Error("a directory that became a link out of the seeds was followed")
+	}
+	if s.read(t.Context(), id, 6, new([content.GroupSize]byte)) {
+		t.Error("a seed was read that lies outside by now")
 	}
 }

@@ -48,8 +48,8 @@ func (s *seeding) open(size int64) ([]*os.File, error) {
 		}
 	}
 	like, err := v.getting.seeds.like(s.ctx, v.path, size)
-	for _, p := range like {
-		if f, _, err := openSeed(p); err == nil {
+	for _, seed := range like {
+		if f, _, err := seed.open(); err == nil {
 			s.files = append(s.files, f)
 		}
 	}
