@@ -1,8 +1,10 @@
 package share
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,6 +16,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/p2pshare/p2pshare/node"
 	"github.com/p2pshare/p2pshare/share/content"
+	"github.com/p2pshare/p2pshare/share/internal/swarm"
 )
 
 // begin is Get in a goroutine of the test's, and tells when bytes have come.
@@ -114,6 +117,71 @@ func TestAFollowerGoesOnWhenTheFirstGetEnds(t *testing.T) {
 	mustBe(t, r.got.Path, data)
 	if r.got.BytesFetched >= int64(len(data)) {
 		t.Errorf("the second fetched all of it, and had a part")
+	}
+}
+
+// TestAFollowerOfAnEditedFileGoesOn has a get of a directory be done with a file, and
+// kept at the others; the file is edited meanwhile, and asked for once more.
+func TestAFollowerOfAnEditedFileGoesOn(t *testing.T) {
+	data := randomBytes(12*content.GroupSize, "edited")
+	_, o := nameContent(t, data)
+	g := startGate(t, data, openGate)
+	for name, test := range map[string]struct {
+		sources bool
+		ordered bool
+	}{"from others": {sources: true}, "in order": {sources: true, ordered: true}, "from nobody": {}} {
+		t.Run(name, func(t *testing.T) {
+			p, _ := startPeer(t, node.Config{NoDHT: true})
+			edited := slices.Clone(data)
+			edited[3*content.GroupSize] ^= 1
+			file, err := os.Open(p.write(t, "edited.mp4", edited))
+			if err != nil {
+				t.Fatal(err)
+			}
+			have := swarm.NewBitfield(12)
+			for i := range have.Len() {
+				have.Set(i)
+			}
+			done := &transfer{id: g.id, size: int64(len(data)), outboard: o, segments: o.Segments, file: file,
+				have: have, users: 1, public: true, change: make(chan struct{})}
+			p.lib.transfers.byID[g.id] = done
+			what, options := g.film(), GetOptions{Dir: t.TempDir()}
+			if !test.sources {
+				what.Peers = nil
+			}
+			var stream bytes.Buffer
+			if test.ordered {
+				options = GetOptions{Output: &stream}
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			got, err := p.lib.Get(ctx, what, options)
+			if !test.sources {
+				if err == nil || ctx.Err() != nil {
+					t.Errorf("Get from nobody else = %v, want an error in time", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if test.ordered && !bytes.Equal(stream.Bytes(), data) {
+				t.Error("other bytes were streamed")
+			}
+			if !test.ordered {
+				mustBe(t, got.Path, data)
+			}
+			if want := int64(content.GroupSize); !test.ordered && got.BytesFetched != want {
+				t.Errorf("%d bytes were fetched, want the group that was edited: %d", got.BytesFetched, want)
+			}
+			// The kept one ends, and takes nobody else's place.
+			other := &transfer{id: g.id}
+			p.lib.transfers.byID[g.id] = other
+			p.lib.exit(done)
+			if p.lib.transfers.byID[g.id] != other {
+				t.Error("the end of one transfer made another one be forgotten")
+			}
+		})
 	}
 }
 

@@ -76,14 +76,21 @@ func (l *Library) exit(t *transfer) {
 	if t == nil {
 		return
 	}
-	l.transfers.mu.Lock()
-	delete(l.transfers.byID, t.id)
-	l.transfers.mu.Unlock()
+	l.transfers.forget(t)
 	t.mu.Lock()
 	t.over = true
 	t.changed()
 	t.mu.Unlock()
 	t.release()
+}
+
+// forget has nobody find t any more.
+func (ts *transfers) forget(t *transfer) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if ts.byID[t.id] == t { // else another get has its place
+		delete(ts.byID, t.id)
+	}
 }
 
 // serving returns the transfer of id that other peers are served from, to be
@@ -253,7 +260,8 @@ func (t *transfer) whole() bool {
 }
 
 // follow takes what another get of this peer brings. It returns false when that
-// one has ended before all was here.
+// one has ended before all was here, or has it all and can't give it: the file was
+// edited since, and nobody else is to follow it.
 func (f *fetch) follow(ctx context.Context, t *transfer) (whole bool, err error) {
 	f.meter.phase(PhaseFetching)
 	buf := groupBuffers.Get().(*[content.GroupSize]byte)
@@ -266,11 +274,16 @@ func (f *fetch) follow(ctx context.Context, t *transfer) (whole bool, err error)
 			if err := f.join(t); err != nil {
 				return false, err
 			}
+			complete := t.whole()
 			if err := f.copyFrom(ctx, t, buf); err != nil {
 				return false, err
 			}
 			if f.have.Count() == f.have.Len() {
 				return true, nil
+			}
+			if complete {
+				f.crowd.library.transfers.forget(t)
+				return false, nil
 			}
 		}
 		if over {
