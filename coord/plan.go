@@ -235,29 +235,22 @@ func (cl *Client) Poll(ctx context.Context, members []Member) map[Peer]Status {
 // Moves counts the pins, and those of them whose planned holders differ between
 // two sets of members, as far as this peer knows the pins.
 func (cl *Client) Moves(ctx context.Context, before, after []Member) (pins, moved int, err error) {
-	was, is := ringOf(before), ringOf(after)
+	var list []pinset.Pin
 	for p, err := range cl.Pins(ctx, ReadOptions{Stale: true}) {
 		if err != nil {
-			return pins, moved, err
+			return len(list), 0, err
 		}
-		pins++
-		if !sameSet(was.Place(p.ID, p.Replicas), is.Place(p.ID, p.Replicas)) {
-			moved++
-		}
+		list = append(list, pinset.Pin{ID: p.ID, Kind: p.Kind, Size: p.Size, Replicas: p.Replicas, By: p.By, Index: p.Index})
 	}
-	return pins, moved, nil
+	moved, _ = pinset.Imagine(holdersOf(before), list).Moves(pinset.Imagine(holdersOf(after), list))
+	return len(list), moved, nil
 }
 
-func ringOf(members []Member) *pinset.Ring {
-	var list []pinset.Member
+func holdersOf(members []Member) (list []pinset.Member) {
 	for _, m := range members {
 		if m.Roles.Has(RoleStorage) {
 			list = append(list, pinset.Member{Peer: m.Peer, Capacity: m.Capacity, Zone: m.Zone, NoStore: m.NoStore})
 		}
 	}
-	return pinset.NewRing(list)
-}
-
-func sameSet(a, b []Peer) bool {
-	return len(a) == len(b) && !slices.ContainsFunc(a, func(p Peer) bool { return !slices.Contains(b, p) })
+	return list
 }

@@ -84,6 +84,7 @@ type member struct {
 	raft    *raft.Raft
 	log     *raftlog.Log
 	fsm     *fsm
+	planner planner
 	carrier *ackCarrier
 	timing  Timing
 	logRuns sync.WaitGroup // calls of log.Run that have not returned

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/p2pshare/p2pshare/coord/internal/pinset"
 	"github.com/p2pshare/p2pshare/share"
 	"github.com/p2pshare/p2pshare/share/content"
 )
@@ -105,10 +104,6 @@ func (c *Coord) Planned(group GroupID, id content.ID) (holders []Peer, err error
 	if err != nil {
 		return nil, err
 	}
-	m.fsm.view(func(s *pinset.State) {
-		if p, ok := s.Pin(id); ok {
-			holders = pinset.NewRing(s.Holders()).Place(id, p.Replicas)
-		}
-	})
-	return holders, nil
+	placement, _ := m.planner.plan(m.fsm).Place(id)
+	return placement.Holders, nil
 }

@@ -149,23 +149,3 @@ func BenchmarkDecodeCommand(b *testing.B) {
 		}
 	}
 }
-
-func BenchmarkPlace(b *testing.B) {
-	for _, n := range []int{3, 10, 100} {
-		ring := NewRing(equalMembers(n))
-		b.Run(fmt.Sprintf("%d", n), func(b *testing.B) {
-			rng := rand.New(rand.NewPCG(1, 1))
-			var id content.ID
-			for b.Loop() {
-				binary.BigEndian.PutUint64(id[:], rng.Uint64())
-				ring.Place(id, 3)
-			}
-		})
-	}
-	b.Run("ring-of-10", func(b *testing.B) {
-		members := equalMembers(10)
-		for b.Loop() {
-			NewRing(members)
-		}
-	})
-}

@@ -1,151 +1,238 @@
 package pinset
 
 import (
-	"cmp"
-	"crypto/sha256"
-	"encoding/binary"
 	"math/bits"
 	"slices"
-	"strconv"
-
-	"github.com/p2pshare/p2pshare/share/content"
 )
 
-// pointsMin is how many points the member of the greatest capacity has on a ring
-// at least; it has fewer than twice as many, and every other in proportion. More
-// make shares fairer and a ring slower to make: of 10 equal members the fullest
-// holds 1.02 times its share, of 100 1.06 times (place_test.go); making the ring
-// of 10 takes 4 ms.
-const pointsMin = 1024
-
-// Place returns the members that hold id: the first n distinct members met
-// clockwise from id's point on the ring, without those that have no capacity or
-// do not store, as far as zones allow. len(result) is n, or as many as there are.
-// For many contents, make the Ring once.
-func Place(id content.ID, members []Member, n int) []Peer { return NewRing(members).Place(id, n) }
-
-// Ring is where members hold what lies between two points on a circle of 2^64.
-// It is made for one set of members, and safe for concurrent use.
-//
-// It is a pure function of the set: every member makes the same. A member that
-// comes or leaves moves about its own share of the contents, and only onto or off
-// itself, but for what zones move; unless its capacity is the first to reach, or
-// the last that reached, a power of two above all others: then the number of
-// every member's points changes, and up to a few hundredths more move.
-//
-// Source: Karger et al., "Consistent Hashing and Random Trees" (1997), with points
-// by capacity as in DeCandia et al., "Dynamo" (2007), §6.2. Rendezvous hashing
-// (Thaler and Ravishankar 1998) would be as fair without points, but by capacity
-// it needs logarithms, which machines may round differently.
-type Ring struct {
-	points  []point
-	members []Member // that hold copies
-	zones   int      // a member without a zone is one of its own
+// progress is what placing has come to: all that decides where the next content
+// goes.
+type progress struct {
+	loads   []int64 // bytes, by member
+	placed  uint64  // all bytes: the sum of loads
+	squares wide    // sum of the squares of the bytes of each copy
+	classes []class // of what is placed
+	next    int     // entry at which bounds are to be set anew
+	bounds  []bound // by member
+	refit   int     // entry at which clocks are to be looked at
 }
 
-type point struct {
-	at     uint64
-	member int32 // in members
+// bound is what a member is to hold at most, as long as others can hold it.
+type bound struct {
+	fair  uint64 // of 2^64 parts of all bytes
+	slack uint64 // bytes above that
 }
 
-// NewRing returns the ring of those members that have a capacity and store.
-// members need not be sorted and is not kept. [State.Holders] has left out those
-// that lack the role.
-func NewRing(members []Member) *Ring {
-	r := new(Ring)
-	var most uint64
-	zones := map[string]bool{}
-	for _, m := range members {
-		if m.NoStore || m.Capacity <= 0 {
-			continue
+// wide is a number of 128 bits.
+type wide struct{ hi, lo uint64 }
+
+func (w *wide) add(x uint64) {
+	hi, lo := bits.Mul64(x, x)
+	var carry uint64
+	w.lo, carry = bits.Add64(w.lo, lo, 0)
+	w.hi, carry = bits.Add64(w.hi, hi, carry)
+	if carry > 0 {
+		w.hi, w.lo = ^uint64(0), ^uint64(0)
+	}
+}
+
+func newProgress(members int) progress {
+	return progress{loads: make([]int64, members), bounds: make([]bound, members)}
+}
+
+func (g *progress) clone() progress {
+	c := *g
+	c.loads, c.classes, c.bounds = slices.Clone(g.loads), slices.Clone(g.classes), slices.Clone(g.bounds)
+	return c
+}
+
+const (
+	savedEvery = 4096
+
+	overload  = 10 // the bound is a share and 1/overload of it
+	deviation = 2  // or so many standard deviations above, when that is more
+)
+
+// placer places one content after the other.
+type placer struct {
+	plan       *Plan
+	capacities []int64
+	seeds      []uint64
+	zones      []int // by member; nil when none is set
+	zoneCount  int
+
+	*progress
+	order  order
+	chosen []bool // by member
+	inZone []int  // chosen ones
+	banned []bool // by member, of one content
+}
+
+func newPlacer(p *Plan) *placer {
+	w := &placer{plan: p, capacities: capacitiesOf(p.planned), progress: &p.end,
+		chosen: make([]bool, len(p.planned)), banned: make([]bool, len(p.planned))}
+	byName := map[string]int{}
+	zones := make([]int, len(p.planned))
+	for i, m := range p.planned {
+		w.seeds = append(w.seeds, seedOf(m.Peer))
+		z, known := byName[m.Zone]
+		if !known || m.Zone == "" { // without one, it is one of its own
+			z = w.zoneCount
+			w.zoneCount++
+			byName[m.Zone] = z
 		}
-		r.members = append(r.members, m)
-		most = max(most, uint64(m.Capacity))
-		if m.Zone == "" {
-			r.zones++
+		zones[i] = z
+	}
+	if w.zoneCount < len(zones) {
+		w.zones, w.inZone = zones, make([]int, w.zoneCount)
+	}
+	return w
+}
+
+// begin sets what changes with the number of contents that are placed.
+func (w *placer) begin(at int) {
+	if at >= w.refit {
+		w.refit = max(16, 2*at)
+		w.wind(at)
+	}
+	if at >= w.next {
+		w.next = at + max(16, at/64)
+		w.bound()
+	}
+}
+
+// wind makes clocks for the mix of replication factors so far, if it is another.
+func (w *placer) wind(at int) {
+	mix := mixOf(w.classes)
+	if len(mix) == 0 {
+		return // nothing is placed: the first content has them made
+	}
+	clocks := w.plan.clocks
+	if n := len(clocks); n > 0 && slices.Equal(clocks[n-1].mix, mix) {
+		return
+	}
+	w.plan.clocks = append(clocks, started{at, newClocks(w.seeds, w.capacities, mix)})
+}
+
+// bound sets the bounds anew.
+func (w *placer) bound() {
+	if w.placed == 0 {
+		return
+	}
+	deviations := deviation * root(w.squares.hi, w.squares.lo)
+	var once uint64 // one copy of all
+	for _, c := range w.classes {
+		once += c.bytes
+	}
+	for i, share := range shares(w.capacities, w.classes) {
+		part := mulDiv2(share, one, once) // of the contents
+		part = mul(part, one-min(part, one))
+		w.bounds[i] = bound{
+			fair:  mulDiv2(share, 1<<63, w.placed) << 1,
+			slack: max(share/overload, mulDiv2(deviations, root(0, part<<fractionBits), one)),
 		}
-		zones[m.Zone] = true
-	}
-	delete(zones, "")
-	r.zones += len(zones)
-	slices.SortFunc(r.members, compareForRing)
-	for i, m := range r.members {
-		r.addPoints(int32(i), m.Peer, pointsOf(uint64(m.Capacity), most))
-	}
-	slices.SortFunc(r.points, func(a, b point) int {
-		return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.member, b.member))
-	})
-	return r
-}
-
-func compareForRing(a, b Member) int { return cmp.Compare(a.Peer, b.Peer) }
-
-// pointsOf is in proportion to the capacity: pointsMin for the greatest power of
-// two that is at most the greatest capacity, which seldom changes when members
-// do. At least one.
-func pointsOf(capacity, most uint64) int {
-	unit := uint64(1) << (bits.Len64(most) - 1)
-	points := (capacity*pointsMin + unit/2) / unit // no overflow: capacities are at most IntMax
-	return max(1, int(points))
-}
-
-// addPoints puts the first count points of a member on the ring: four of each
-// SHA-256 of the peer and a number. Those of a smaller count are among those of
-// a greater one.
-func (r *Ring) addPoints(member int32, p Peer, count int) {
-	for i := range count {
-		digest := sha256.Sum256([]byte("p2pshare/ring/1\x00" + string(p) + "\x00" + strconv.Itoa(i/4)))
-		r.points = append(r.points, point{binary.BigEndian.Uint64(digest[8*(i%4):]), member})
 	}
 }
 
-// Place returns the holders of id, in the order they are met, which is that of
-// preference: see the function Place. As few of them as possible are in one zone,
-// which makes it pass over a member that would be met first.
-func (r *Ring) Place(id content.ID, n int) []Peer {
-	n = min(n, len(r.members))
-	if n <= 0 {
-		return nil
+// place appends the holders of a pin to list.
+func (w *placer) place(x *pin, list []member) []member {
+	copies := min(w.plan.wanted(x), len(w.capacities))
+	if copies == 0 {
+		return list
 	}
-	at := binary.BigEndian.Uint64(id[:])
-	start, _ := slices.BinarySearchFunc(r.points, at, func(p point, at uint64) int { return cmp.Compare(p.at, at) })
-	chosen := make([]int32, 0, n)
-	// So many in one zone do when each zone has as many; small ones may not.
-	for quota := (n + r.zones - 1) / r.zones; len(chosen) < n; quota++ {
-		chosen = r.walk(start, n, quota, chosen)
+	if len(w.plan.clocks) == 0 {
+		mix := []class{{copies, mixParts}}
+		w.plan.clocks = append(w.plan.clocks, started{len(w.plan.entries), newClocks(w.seeds, w.capacities, mix)})
 	}
-	peers := make([]Peer, n)
-	for i, m := range chosen {
-		peers[i] = r.members[m].Peer
-	}
-	return peers
+	w.ban(x, true)
+	w.order.reset(w.plan.clocks[len(w.plan.clocks)-1].clocks, x.ref)
+	from := len(list)
+	list = w.choose(x.size, copies, list)
+	w.ban(x, false)
+	w.count(x.size, list[from:])
+	return list
 }
 
-// walk goes once around, and adds members to chosen while it has fewer than n,
-// and of no zone more than quota.
-func (r *Ring) walk(start, n, quota int, chosen []int32) []int32 {
-	for i := range r.points {
-		p := r.points[(start+i)%len(r.points)]
-		if slices.Contains(chosen, p.member) || r.inZone(chosen, p.member) >= quota {
-			continue
+func (w *placer) ban(x *pin, banned bool) {
+	if x.more == nil {
+		return
+	}
+	for s := range x.unproven() {
+		if m, planned := w.plan.byPeer[Peer(w.plan.state.slots.peer(s).Value())]; planned {
+			w.banned[m] = banned
 		}
-		if chosen = append(chosen, p.member); len(chosen) == n {
+	}
+}
+
+// choose appends the members that are to hold a content of size bytes: of those in
+// their order who have room, first those that are within their bounds. As few as
+// possible are in one zone, which comes before the bounds.
+func (w *placer) choose(size int64, copies int, list []member) []member {
+	from := len(list)
+	all := w.placed + uint64(copies)*uint64(size) // no overflow: MembersMax times IntMax, twice
+	quota := copies
+	if w.zones != nil {
+		quota = (copies + w.zoneCount - 1) / w.zoneCount
+	}
+	for ; ; quota++ {
+		for _, bounded := range [2]bool{true, false} {
+			for i := 0; len(list)-from < copies; i++ {
+				m, more := w.order.at(i)
+				if !more {
+					break
+				}
+				if w.chosen[m] || w.banned[m] || w.zones != nil && w.inZone[w.zones[m]] >= quota ||
+					!w.takes(m, size, all, bounded) {
+					continue
+				}
+				list = append(list, m)
+				w.mark(m, true)
+			}
+		}
+		if len(list)-from == copies || quota >= copies {
 			break
 		}
 	}
-	return chosen
+	for _, m := range list[from:] {
+		w.mark(m, false)
+	}
+	return list
 }
 
-// inZone counts the chosen that share the zone of a member.
-func (r *Ring) inZone(chosen []int32, member int32) (count int) {
-	zone := r.members[member].Zone
-	if zone == "" {
-		return 0
+func (w *placer) mark(m member, chosen bool) {
+	w.chosen[m] = chosen
+	if w.zones == nil {
+		return
 	}
-	for _, c := range chosen {
-		if r.members[c].Zone == zone {
-			count++
-		}
+	if chosen {
+		w.inZone[w.zones[m]]++
+	} else {
+		w.inZone[w.zones[m]]--
 	}
-	return count
+}
+
+// takes reports whether a member has room for size bytes, and within its bound when
+// all that is placed is all bytes. Who has no more than its share is: the least
+// loaded can always take a content, however large.
+func (w *placer) takes(m member, size int64, all uint64, bounded bool) bool {
+	load := w.loads[m]
+	if size > w.capacities[m]-load {
+		return false
+	}
+	b := &w.bounds[m]
+	fair := mulHigh(b.fair, all)
+	return !bounded || uint64(load) <= fair || uint64(load+size) <= fair+b.slack
+}
+
+// count adds what was placed.
+func (w *placer) count(size int64, holders []member) {
+	if len(holders) == 0 {
+		return
+	}
+	for _, m := range holders {
+		w.loads[m] += size
+	}
+	w.placed += uint64(len(holders)) * uint64(size)
+	w.squares.add(uint64(size))
+	w.classes = addTo(w.classes, len(holders), uint64(size))
 }

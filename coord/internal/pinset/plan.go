@@ -20,13 +20,16 @@ import (
 // neither away nor unproven.
 type Plan struct {
 	state   *State
-	members []Member // that are planned with, by peer
-	loads   []int64  // bytes planned, by member
+	planned []Member // by descending capacity, then by peer
+	byPeer  map[Peer]member
 	entries []entry  // by the age of their pins
 	holders []member // of all entries
+	clocks  []started
+	saved   []progress // after each savedEvery entries
+	end     progress   // after all
 }
 
-// member is a member of a Plan, by its place in the list.
+// member is a member that is planned with, by its place among them.
 type member uint16
 
 // entry is one content of a Plan.
@@ -35,6 +38,16 @@ type entry struct {
 	index uint64 // of its pin
 	from  uint32 // in holders
 	count uint16
+}
+
+func (e entry) compare(f entry) int {
+	return cmp.Or(cmp.Compare(e.index, f.index), bytes.Compare(e.id[:], f.id[:]))
+}
+
+// started clocks are those of the entries from the first one on.
+type started struct {
+	first int
+	*clocks
 }
 
 // Placement is where the copies of one content are to be.
@@ -59,7 +72,7 @@ type Load struct {
 	Member
 	Contents int   // how many are planned for it
 	Bytes    int64 // of them together
-	Share    int64 // bytes that would be fair; see Plan.Loads
+	Share    int64 // of all bytes that are planned, what is fair; see NewPlan
 	Out      Out   // why nothing is planned for it
 }
 
@@ -77,44 +90,40 @@ const (
 // NewPlan makes the plan of s, which it keeps: s must not be changed any more, so
 // give it a Clone.
 func NewPlan(s *State) *Plan {
-	p := &Plan{state: s}
-	for m := range s.members.all() {
-		if s.outOf(m) == OutNot {
-			p.members = append(p.members, *m)
-		}
-	}
-	p.loads = make([]int64, len(p.members))
-	for x := range s.pins.all() {
-		p.entries = append(p.entries, entry{id: x.ref, index: x.index})
-	}
-	slices.SortFunc(p.entries, entry.compare)
-	ring := NewRing(p.members)
-	for i := range p.entries {
-		e := &p.entries[i]
-		x, _ := s.pinOf(*e.id)
-		e.from = uint32(len(p.holders))
-		for _, peer := range ring.Place(*e.id, p.wanted(x)) {
-			m, _ := slices.BinarySearchFunc(p.members, peer, func(m Member, p Peer) int { return cmp.Compare(m.Peer, p) })
-			p.holders = append(p.holders, member(m))
-			p.loads[m] += x.size
-			e.count++
-		}
-	}
+	p := &Plan{state: s, planned: s.planned()}
+	p.index()
+	p.end = newProgress(len(p.planned))
+	p.extend(allPins(s))
 	return p
 }
 
-func (e entry) compare(f entry) int {
-	return cmp.Or(cmp.Compare(e.index, f.index), bytes.Compare(e.id[:], f.id[:]))
+// Imagine makes a plan of members, without those that have no capacity or do not
+// store, and pins, of which it looks at ID, size, replicas and index.
+func Imagine(members []Member, pins []Pin) *Plan {
+	s := New()
+	for _, m := range members {
+		s.admit(&m)
+		s.setGranted(m.Peer, RoleStorage)
+	}
+	for _, x := range pins {
+		put(s, &s.pins, &pin{ref: &x.ID, size: x.Size, index: x.Index, replicas: uint8(x.Replicas), kind: x.Kind,
+			origin: newOrigin(sharedPeer(x.By), x.Source.join()), bare: true})
+	}
+	return NewPlan(s)
 }
 
-// Update returns the plan of s, which it keeps as NewPlan does. p is what it was;
-// it must not be updated a second time.
-//
-// It takes about a microsecond for each pin that is new, and for what has changed
-// of copies. When a pin has gone or was made anew, or a member has come, gone or
-// changed, everything is planned anew, which takes up to a second for a million
-// pins: who sees many of these should not update at each.
-func (p *Plan) Update(s *State) *Plan { return NewPlan(s) }
+// planned returns the members that are planned with.
+func (s *State) planned() (list []Member) {
+	for m := range s.members.all() {
+		if s.outOf(m) == OutNot {
+			list = append(list, *m)
+		}
+	}
+	slices.SortFunc(list, func(a, b Member) int {
+		return cmp.Or(cmp.Compare(b.Capacity, a.Capacity), cmp.Compare(a.Peer, b.Peer))
+	})
+	return list
+}
 
 // outOf returns why a member is not planned with.
 func (s *State) outOf(m *Member) Out {
@@ -131,15 +140,148 @@ func (s *State) outOf(m *Member) Out {
 	return OutNot
 }
 
+func (p *Plan) index() {
+	p.byPeer = make(map[Peer]member, len(p.planned))
+	for i, m := range p.planned {
+		p.byPeer[m.Peer] = member(i)
+	}
+}
+
+// aged is a pin by its age.
+type aged struct {
+	index uint64
+	pin   *pin
+}
+
+func compareAged(a, b aged) int {
+	return cmp.Or(cmp.Compare(a.index, b.index), comparePins(a.pin, b.pin))
+}
+
+func allPins(s *State) []aged {
+	list := make([]aged, 0, s.pins.length)
+	for x := range s.pins.all() {
+		list = append(list, aged{x.index, x})
+	}
+	slices.SortFunc(list, compareAged)
+	return list
+}
+
+// extend places pins that are younger than those that are placed.
+func (p *Plan) extend(pins []aged) {
+	w := newPlacer(p)
+	for _, a := range pins {
+		at := len(p.entries)
+		if at%savedEvery == 0 {
+			p.saved = append(p.saved, p.end.clone())
+		}
+		w.begin(at)
+		from := len(p.holders)
+		p.holders = w.place(a.pin, p.holders)
+		p.entries = append(p.entries, entry{a.pin.ref, a.index, uint32(from), uint16(len(p.holders) - from)})
+	}
+}
+
+// Update returns the plan of s, which it keeps as NewPlan does. p is what it was;
+// it must not be updated a second time.
+//
+// It takes about a microsecond for each pin that is new, and for each whose copies
+// have changed. Where a pin has gone, or was made anew, all that are younger are
+// planned anew, up to a second for a million: who sees many of these should not
+// update at each. So it is with all pins when members change.
+func (p *Plan) Update(s *State) *Plan {
+	members := s.planned()
+	if !slices.EqualFunc(p.planned, members, samePlace) {
+		return NewPlan(s)
+	}
+	gone, came := difference(&p.state.pins, &s.pins)
+	gone, came = withoutSame(p.state, s, gone, came)
+	u := *p
+	u.state, u.planned = s, members
+	if len(gone)+len(came) == 0 {
+		return &u
+	}
+	first := len(p.entries)
+	for _, x := range slices.Concat(gone, came) {
+		at, _ := slices.BinarySearchFunc(p.entries, entry{id: x.ref, index: x.index}, entry.compare)
+		first = min(first, at)
+	}
+	fresh := make([]aged, 0, len(came))
+	for _, x := range came {
+		fresh = append(fresh, aged{x.index, x})
+	}
+	if first < len(p.entries) {
+		fresh = append(fresh, u.rewind(first, gone)...)
+	} else {
+		u.end = p.end.clone()
+	}
+	slices.SortFunc(fresh, compareAged)
+	u.extend(fresh)
+	return &u
+}
+
+// rewind goes back to before an entry, and returns those pins after it that stay.
+func (p *Plan) rewind(first int, gone []*pin) (stay []aged) {
+	at := first / savedEvery
+	first = at * savedEvery
+	went := map[content.ID]bool{}
+	for _, x := range gone {
+		went[x.id()] = true
+	}
+	for _, e := range p.entries[first:] {
+		if x, pinned := p.state.pinOf(*e.id); pinned && !went[*e.id] {
+			stay = append(stay, aged{e.index, x})
+		}
+	}
+	p.end = p.saved[at].clone()
+	p.holders = slices.Clone(p.holders[:p.entries[first].from])
+	p.entries = slices.Clone(p.entries[:first])
+	p.saved = slices.Clone(p.saved[:at])
+	for len(p.clocks) > 0 && p.clocks[len(p.clocks)-1].first >= first {
+		p.clocks = slices.Clone(p.clocks[:len(p.clocks)-1])
+	}
+	return stay
+}
+
+// samePlace reports whether a member is planned with as before.
+func samePlace(a, b Member) bool {
+	return a.Peer == b.Peer && a.Capacity == b.Capacity && a.Zone == b.Zone
+}
+
+// withoutSame leaves out the pins that are placed as before.
+func withoutSame(was, is *State, gone, came []*pin) (_, _ []*pin) {
+	before := map[content.ID]*pin{}
+	for _, x := range gone {
+		before[x.id()] = x
+	}
+	came = slices.DeleteFunc(came, func(x *pin) bool {
+		y := before[x.id()]
+		same := y != nil && x.index == y.index && x.size == y.size && x.replicas == y.replicas &&
+			slices.Equal(was.slots.list(y.unproven()), is.slots.list(x.unproven()))
+		if same {
+			delete(before, x.id())
+		}
+		return same
+	})
+	gone = slices.DeleteFunc(gone, func(x *pin) bool { return before[x.id()] == nil })
+	return gone, came
+}
+
 // State is what the plan was made of, not to be changed.
 func (p *Plan) State() *State { return p.state }
 
 func (p *Plan) wanted(x *pin) int {
 	if x.replicas == ReplicasAll {
-		return len(p.members)
+		return len(p.planned)
 	}
 	return int(x.replicas)
 }
+
+// entryOf returns the place of a pin's entry.
+func (p *Plan) entryOf(x *pin) (int, bool) {
+	return slices.BinarySearchFunc(p.entries, entry{id: x.ref, index: x.index}, entry.compare)
+}
+
+func (p *Plan) holdersOf(e *entry) []member { return p.holders[e.from:][:e.count] }
 
 // Place returns where the copies of a content are to be, false if it is not pinned
 // in the plan's state.
@@ -148,35 +290,47 @@ func (p *Plan) Place(id content.ID) (Placement, bool) {
 	if !pinned {
 		return Placement{}, false
 	}
-	at, found := slices.BinarySearchFunc(p.entries, entry{id: x.ref, index: x.index}, entry.compare)
-	if !found {
-		return Placement{}, false
-	}
-	e := p.entries[at]
+	at, _ := p.entryOf(x)
+	holders := p.holdersOf(&p.entries[at])
 	w := Placement{Wanted: p.wanted(x)}
-	for _, m := range p.holders[e.from:][:e.count] {
-		w.Holders = append(w.Holders, p.members[m].Peer)
+	for _, m := range holders {
+		w.Holders = append(w.Holders, p.planned[m].Peer)
 	}
-	for _, peer := range NewRing(p.members).Place(id, len(p.members)) {
-		if !slices.Contains(w.Holders, peer) {
-			w.Reserve = append(w.Reserve, peer)
+	var o order
+	for _, c := range p.clocks {
+		if c.first <= at {
+			o.reset(c.clocks, &id)
 		}
 	}
-	if len(w.Holders) < w.Wanted {
+	for i := range p.planned {
+		m, _ := o.at(i)
+		if !slices.Contains(holders, m) && !p.state.accused(x, p.planned[m].Peer) {
+			w.Reserve = append(w.Reserve, p.planned[m].Peer)
+		}
+	}
+	switch {
+	case len(w.Holders) >= w.Wanted:
+	case len(w.Reserve) == 0:
 		w.Lack = LackMembers
+	default:
+		w.Lack = LackRoom
 	}
 	return w, true
+}
+
+func (s *State) accused(x *pin, peer Peer) bool {
+	return x.more != nil && contains(x.unproven(), s.slots.of(peer))
 }
 
 // Of yields the contents of which a member is to hold a copy, oldest pins first.
 func (p *Plan) Of(peer Peer) iter.Seq[content.ID] {
 	return func(yield func(content.ID) bool) {
-		at, planned := slices.BinarySearchFunc(p.members, peer, func(m Member, p Peer) int { return cmp.Compare(m.Peer, p) })
+		m, planned := p.byPeer[peer]
 		if !planned {
 			return
 		}
-		for _, e := range p.entries {
-			if slices.Contains(p.holders[e.from:][:e.count], member(at)) && !yield(*e.id) {
+		for i := range p.entries {
+			if slices.Contains(p.holdersOf(&p.entries[i]), m) && !yield(*p.entries[i].id) {
 				return
 			}
 		}
@@ -185,13 +339,55 @@ func (p *Plan) Of(peer Peer) iter.Seq[content.ID] {
 
 // Loads returns what is planned for each member of the group, by peer.
 func (p *Plan) Loads() []Load {
+	contents := make([]int, len(p.planned))
+	for _, m := range p.holders {
+		contents[m]++
+	}
+	fair := shares(capacitiesOf(p.planned), p.end.classes)
 	var list []Load
 	for m := range p.state.members.all() {
 		l := Load{Member: *m, Out: p.state.outOf(m)}
-		if at, planned := slices.BinarySearchFunc(p.members, m.Peer, func(m Member, p Peer) int { return cmp.Compare(m.Peer, p) }); planned {
-			l.Bytes = p.loads[at]
+		if at, planned := p.byPeer[m.Peer]; planned {
+			l.Contents, l.Bytes, l.Share = contents[at], p.end.loads[at], int64(fair[at])
 		}
 		list = append(list, l)
+	}
+	return list
+}
+
+// Moves returns what it takes to come from one plan to another: how many contents
+// have other holders in to than in p, and the bytes of the copies that have to be
+// made. Contents that are in one of the plans only do not count.
+func (p *Plan) Moves(to *Plan) (contents int, bytes int64) {
+	for i, j := 0, 0; i < len(p.entries) && j < len(to.entries); {
+		e, f := &p.entries[i], &to.entries[j]
+		switch c := e.compare(*f); {
+		case c < 0:
+			i++
+			continue
+		case c > 0:
+			j++
+			continue
+		}
+		i, j = i+1, j+1
+		fresh := int64(0)
+		for _, m := range to.holdersOf(f) {
+			if was, planned := p.byPeer[to.planned[m].Peer]; !planned || !slices.Contains(p.holdersOf(e), was) {
+				fresh++
+			}
+		}
+		if fresh > 0 || e.count > f.count {
+			x, _ := to.state.pinOf(*f.id)
+			contents, bytes = contents+1, bytes+fresh*x.size
+		}
+	}
+	return contents, bytes
+}
+
+func capacitiesOf(members []Member) []int64 {
+	list := make([]int64, len(members))
+	for i, m := range members {
+		list[i] = m.Capacity
 	}
 	return list
 }
