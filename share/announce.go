@@ -159,6 +159,9 @@ func (l *Library) unneeded(k keys) ([]multihash.Multihash, error) {
 func (l *Library) needsKey(key multihash.Multihash) (bool, error) {
 	var shares []shareRecord
 	if id, err := content.FromMultihash(key); err == nil {
+		if _, stored, err := l.catalog.stored(id); stored || err != nil {
+			return stored, err
+		}
 		if _, shares, err = l.catalog.files(id); err != nil {
 			return false, err
 		}
@@ -227,7 +230,7 @@ func (l *Library) resetProviding(ctx context.Context) error {
 	return errors.Join(err, failed)
 }
 
-// sweptKeys yields the keys of all shares that the sweep is to announce. An error
+// sweptKeys yields the keys of all that the sweep is to announce. An error
 // ends it, and is left in failed.
 func (l *Library) sweptKeys(failed *error) iter.Seq[multihash.Multihash] {
 	return func(yield func(multihash.Multihash) bool) {
@@ -250,6 +253,7 @@ func (l *Library) sweptKeys(failed *error) iter.Seq[multihash.Multihash] {
 				}
 			}
 		}
+		l.heldSweptKeys(failed, yield)
 	}
 }
 

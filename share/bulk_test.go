@@ -61,7 +61,7 @@ func openWide(t *testing.T, n *node.Node, id content.ID) *remote {
 	if err := getter.Connect(t.Context(), n.AddrInfo()); err != nil {
 		t.Fatal(err)
 	}
-	r, err := getter.lib.openRemote(t.Context(), n.ID())
+	r, err := getter.lib.openRemote(t.Context(), n.ID(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

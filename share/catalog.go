@@ -32,6 +32,8 @@ import (
 //	outboards  content ID(32) segment(4)  → chaining values of up to 4,096 groups
 //	listed     LAN only(1) length(2) to key(8) → expiry(8), Unix seconds   what may be listed, by audience
 //
+// and those of what it holds for others (storecatalog.go).
+//
 // A share comes into being in stages: its record is written as adding, its
 // files in batches, and one last transaction makes it live and its predecessor
 // at the same path removing. What open finds adding or removing is cleared.
@@ -135,7 +137,8 @@ func openCatalog(path string) (_ *catalog, err error) {
 	}
 	c := &catalog{db}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketShares, bucketPaths, bucketNames, bucketIDs, bucketFiles, bucketContents, bucketOutboards} {
+		for _, name := range [][]byte{bucketShares, bucketPaths, bucketNames, bucketIDs, bucketFiles, bucketContents, bucketOutboards,
+			bucketHolds, bucketParts, bucketStored, bucketDamaged, bucketStore} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
 			}
@@ -312,6 +315,11 @@ func putFile(tx *bbolt.Tx, key shareKey, f hashedFile) error {
 	if err := tx.Bucket(bucketContents).Put(contentKey(f.record.id, key, f.path), nil); err != nil {
 		return err
 	}
+	return putOutboard(tx, f)
+}
+
+// putOutboard records a file's outboard, unless it has none or it is known already.
+func putOutboard(tx *bbolt.Tx, f hashedFile) error {
 	if f.outboard == nil {
 		known := tx.Bucket(bucketOutboards).Get(outboardKey(f.record.id, 0)) != nil
 		if !known && content.GroupCount(f.record.identity.size) > 1 {
@@ -489,17 +497,25 @@ func removeFiles(tx *bbolt.Tx, key shareKey) (more bool, err error) {
 		}
 	}
 	for id := range ids {
-		if holds(tx, id) {
-			continue
-		}
-		outboards := tx.Bucket(bucketOutboards)
-		for seg := 0; outboards.Get(outboardKey(id, seg)) != nil; seg++ {
-			if err := outboards.Delete(outboardKey(id, seg)); err != nil {
-				return false, err
-			}
+		if err := dropOutboard(tx, id); err != nil {
+			return false, err
 		}
 	}
 	return more, nil
+}
+
+// dropOutboard removes a content's outboard, unless a share or the store needs it.
+func dropOutboard(tx *bbolt.Tx, id content.ID) error {
+	if holds(tx, id) || tx.Bucket(bucketStored).Get(id[:]) != nil {
+		return nil
+	}
+	outboards := tx.Bucket(bucketOutboards)
+	for seg := 0; outboards.Get(outboardKey(id, seg)) != nil; seg++ {
+		if err := outboards.Delete(outboardKey(id, seg)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // pageMax is how many shares are read in one transaction while iterating: an

@@ -45,6 +45,7 @@ const (
 type crowd struct {
 	library *Library
 	meter   *meter
+	pace    *limiter // of what comes from peers, beside the library's; may be nil
 
 	mu         sync.Mutex // guards all below
 	live       []source
@@ -213,7 +214,7 @@ func (c *crowd) dial(ctx context.Context, p peer.AddrInfo) {
 	err := c.library.node.Connect(ctx, p)
 	var r *remote
 	if err == nil {
-		r, err = c.library.openRemote(ctx, p.ID)
+		r, err = c.library.openRemote(ctx, p.ID, c.pace)
 	}
 	if err == nil {
 		r.lanes = c.lanesEach

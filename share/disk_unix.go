@@ -59,3 +59,20 @@ var umask = sync.OnceValue(func() fs.FileMode {
 	unix.Umask(mask)
 	return fs.FileMode(mask)
 })
+
+// freeSpace is how many bytes are free for us where dir is, or -1.
+func freeSpace(dir string) int64 {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return -1
+	}
+	return max(0, int64(st.Bavail)*int64(st.Bsize)-spaceKept)
+}
+
+// allocated is how much of the disk a file takes.
+func allocated(info fs.FileInfo) int64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return int64(st.Blocks) * 512
+	}
+	return info.Size()
+}

@@ -34,3 +34,19 @@ func noSpace(err error) error {
 }
 
 func umask() fs.FileMode { return 0 }
+
+// freeSpace is how many bytes are free for us where dir is, or -1.
+func freeSpace(dir string) int64 {
+	name, err := windows.UTF16PtrFromString(dir)
+	if err != nil {
+		return -1
+	}
+	var free, total, all uint64
+	if err := windows.GetDiskFreeSpaceEx(name, &free, &total, &all); err != nil {
+		return -1
+	}
+	return int64(free)
+}
+
+// allocated is how much of the disk a file takes, at most.
+func allocated(info fs.FileInfo) int64 { return info.Size() }

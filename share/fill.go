@@ -49,6 +49,9 @@ func (t *tree) fill(ctx context.Context, root *os.Root) error {
 
 // saved notes a file that is in place, for the catalog.
 func (t *tree) saved(ctx context.Context, local string, f hashedFile, already bool) error {
+	if t.hold != nil {
+		return t.hold.saved(local, f)
+	}
 	t.mu.Lock()
 	if !already {
 		t.written++
@@ -318,7 +321,7 @@ func (f *filling) fromLibrary(ctx context.Context, files []*smallFile) (copier, 
 		ids[i] = file.entry.ID
 	}
 	found, err := library.catalog.filesOf(ids)
-	if err != nil || len(found) == 0 {
+	if err != nil {
 		return nil, err
 	}
 	return func(file *smallFile, buf *[content.GroupSize]byte) bool {

@@ -146,6 +146,7 @@ type getting struct {
 	library   *Library
 	options   GetOptions
 	what      What
+	holding   bool // for the store, and not for the user
 	meter     *meter
 	crowd     *crowd
 	localizer localSystem
@@ -357,6 +358,14 @@ func (g *getting) resolveID(ctx context.Context) (Candidate, error) {
 		g.adopt(&c, r.Share.Name, r.Kind, r.Envelope)
 	}
 	if len(records) == 0 {
+		if h, ok, err := g.library.Held(c.ID); err != nil {
+			return c, err
+		} else if ok && !h.Damaged { // all of it is here
+			if c.Kind == "" {
+				c.Kind = h.Kind
+			}
+			return c, nil
+		}
 		g.meter.begin(PhaseLAN, 0)
 	}
 	g.crowd.listen(ctx, c.ID)

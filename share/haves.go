@@ -249,11 +249,14 @@ func (l *Library) answerHaves(ctx context.Context, w io.Writer, q metaRequest, f
 		}
 		t.crowd.offerAsker(t.ctx, from.id) // who asks has something soon
 	} else {
-		size, err := l.heldSize(ctx, id, from)
+		size, damaged, err := l.heldOf(ctx, id, from)
 		if err != nil {
 			return writeLine(w, metaAnswer{End: true, Error: notHeldText})
 		}
-		a.Size, a.All = size, true
+		a.Size, a.All = size, len(damaged) == 0
+		if !a.All {
+			a.Haves, a.More = undamaged(size, damaged, q.First, havesMax)
+		}
 	}
 	for _, p := range l.asking.note(id, from.id, time.Now()) {
 		addrs := l.node.AddrsFor(from.id, p)
@@ -271,18 +274,40 @@ func (l *Library) answerHaves(ctx context.Context, w io.Writer, q metaRequest, f
 	return writeLine(w, a)
 }
 
-// heldSize is the size of a content that the asker may get, and that is as it
-// was hashed.
-func (l *Library) heldSize(ctx context.Context, id content.ID, from asker) (int64, error) {
+// heldOf is the size of a content that the asker may get, and that is as it was
+// hashed, but for the damaged groups, ascending.
+func (l *Library) heldOf(ctx context.Context, id content.ID, from asker) (size int64, damaged []int64, err error) {
 	if l.visitor {
-		return 0, ErrNotShared
+		return 0, nil, ErrNotShared
 	}
 	h, err := l.openHeld(ctx, id, from.allows)
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	defer h.close()
-	return h.identity.size, nil
+	if h.stored != nil {
+		damaged, err = l.catalog.damageOf(id)
+	}
+	return h.identity.size, damaged, err
+}
+
+// undamaged returns the runs of a content's groups from first on that are not
+// damaged, at most n, and where the next would begin, or 0 when there is none.
+func undamaged(size int64, damaged []int64, first int64, n int) (runs [][2]int64, more int64) {
+	add := func(end int64) {
+		if first < end && len(runs) == n && more == 0 {
+			more = first
+		}
+		if first < end && len(runs) < n {
+			runs = append(runs, [2]int64{first, end - first})
+		}
+	}
+	for _, g := range damaged {
+		add(g)
+		first = max(first, g+1)
+	}
+	add(content.GroupCount(size))
+	return runs, more
 }
 
 // offerAsker is offer of a peer that asks for haves: anybody may, and must not use

@@ -14,7 +14,8 @@ import (
 type held struct {
 	file     *os.File
 	record   heldFile
-	identity fileIdentity // of the open file
+	identity fileIdentity // of the open file; of the store's the size only
+	stored   *storedFile  // nil for a shared file
 }
 
 func (h *held) close() { h.file.Close() }
@@ -22,12 +23,15 @@ func (h *held) close() { h.file.Close() }
 // unchanged reports whether the file is still as it was when it was opened:
 // ask after reading, and before believing what was read.
 func (h *held) unchanged() bool {
+	if h.stored != nil {
+		return h.stored.there()
+	}
 	info, err := h.file.Stat()
 	return err == nil && sysIdentity(info) == h.identity
 }
 
-// openHeld opens a file of this library that holds id, of a share that allow
-// lets through. It returns ErrNotShared when there is none, and ErrModified
+// openHeld opens a file of this library that holds id: of a share that allow
+// lets through, or of the store. It returns ErrNotShared when there is none, and ErrModified
 // when all there were have changed since they were hashed.
 func (l *Library) openHeld(ctx context.Context, id content.ID, allow func(shareRecord) bool) (*held, error) {
 	found, err := l.catalog.filesOf([]content.ID{id})
@@ -55,7 +59,11 @@ func (l *Library) openLocated(ctx context.Context, id content.ID, found located,
 		l.log.Info("shared file is no longer what it was", "path", f.path, "id", id, "err", err)
 		l.withdrawChanged(found.shares[i])
 	}
-	return nil, fmt.Errorf("%s: %w", id, reason)
+	h, err := l.openStored(id)
+	if errors.Is(err, ErrNotShared) {
+		err = fmt.Errorf("%s: %w", id, reason)
+	}
+	return h, err
 }
 
 // openUnchanged opens f and makes sure of its content: by its identity when
@@ -70,7 +78,7 @@ func (l *Library) openUnchanged(ctx context.Context, f heldFile) (*held, error) 
 	}
 	now := sysIdentity(info)
 	if now == f.identity && !f.modified {
-		return &held{file, f, now}, nil
+		return &held{file: file, record: f, identity: now}, nil
 	}
 	if now.size != f.identity.size || f.modified && now == f.identity {
 		file.Close()
@@ -80,7 +88,7 @@ func (l *Library) openUnchanged(ctx context.Context, f heldFile) (*held, error) 
 		file.Close()
 		return nil, err
 	}
-	return &held{file, f, now}, nil
+	return &held{file: file, record: f, identity: now}, nil
 }
 
 func (l *Library) hashAgain(ctx context.Context, f *heldFile, file *os.File, now fileIdentity) error {
@@ -120,6 +128,9 @@ func (l *Library) withdrawChanged(r shareRecord) {
 	}
 	k, err := l.keysOf(r)
 	if err == nil {
+		if _, stored, _ := l.catalog.stored(r.ID); stored {
+			k.first = k.first[:1] // the content is here still
+		}
 		err = l.node.StopProviding(k.first...)
 	}
 	if err != nil {
@@ -138,9 +149,17 @@ func ownShares(unscoped bool) func(shareRecord) bool {
 	return func(r shareRecord) bool { return r.Scope.To == "" && !r.Scope.LANOnly }
 }
 
-// readHeld reads chunk group index of h into buf.
+// readHeld reads chunk group index of h into buf. One of the store that is wrong is
+// errDamaged.
 func readHeld(h *held, size, index int64, buf *[content.GroupSize]byte) error {
 	err := readGroup(h.file, size, index, buf)
+	if h.stored != nil {
+		n := content.GroupLen(size, index)
+		if err != nil {
+			n = 0 // what can't be read is damaged, whyever
+		}
+		return h.stored.check(index, buf[:n])
+	}
 	if errors.Is(err, ErrModified) || err == nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 
 // serves says whether what is got is shared on from here.
 func (g *getting) serves() bool {
-	return g.library.node.Role() == node.RolePeer && !g.options.NoServe && g.options.Path == "" && len(g.options.Include) == 0
+	return !g.holding && g.library.node.Role() == node.RolePeer && !g.options.NoServe && g.options.Path == "" && len(g.options.Include) == 0
 }
 
 // shares says whether others may have what is got while it comes. A visitor

@@ -201,8 +201,11 @@ func (l *lane) answerError(a dataAnswer) error {
 	case codeRefused:
 		return fmt.Errorf("%s: %w", l.stream.Peer(), ErrRefused)
 	}
-	return fmt.Errorf("peer answers: error %d \"%s\"", a.code, Escape(a.text))
+	return fmt.Errorf("%w: error %d \"%s\"", errAnswered, a.code, Escape(a.text))
 }
+
+// errAnswered: a peer has refused a request, for a reason of its own.
+var errAnswered = errors.New("peer answers")
 
 // fail ends every request with the reason why the stream ended.
 func (l *lane) fail(err error) {

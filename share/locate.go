@@ -3,6 +3,7 @@ package share
 import (
 	"bytes"
 	"encoding/binary"
+	"iter"
 
 	"github.com/p2pshare/p2pshare/share/content"
 	"go.etcd.io/bbolt"
@@ -92,4 +93,39 @@ func (s *liveShares) locate(id content.ID) (l located, err error) {
 		k, _ = cursor.Seek(contentKey(id, key+1, ""))
 	}
 	return l, nil
+}
+
+// filesOfShare yields all files of a share, a directory's listing among them.
+func (c *catalog) filesOfShare(key shareKey) iter.Seq2[heldFile, error] {
+	return func(yield func(heldFile, error) bool) {
+		from := key.bytes()
+		for {
+			var page []heldFile
+			err := c.db.View(func(tx *bbolt.Tx) error {
+				cursor := tx.Bucket(bucketFiles).Cursor()
+				k, v := cursor.Seek(from)
+				for ; bytes.HasPrefix(k, key.bytes()) && len(page) < pageMax; k, v = cursor.Next() {
+					f, err := decodeFileRecord(v)
+					if err != nil {
+						return err
+					}
+					page = append(page, heldFile{fileRecord: f, path: string(k[8:]), share: key})
+				}
+				return nil
+			})
+			if err != nil {
+				yield(heldFile{}, err)
+				return
+			}
+			for _, f := range page {
+				if !yield(f, nil) {
+					return
+				}
+			}
+			if len(page) < pageMax {
+				return
+			}
+			from = append(append(key.bytes(), page[pageMax-1].path...), 0)
+		}
+	}
 }

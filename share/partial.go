@@ -32,6 +32,7 @@ type partial struct {
 	mode  fs.FileMode
 	attrs fileAttrs // whose time it gets
 	sync  bool      // fsync before the rename
+	room  *holdRoom // of the store; nil: the disk's only
 
 	meter *meter
 	file  *os.File
@@ -150,6 +151,11 @@ func lockFile(ctx context.Context, f *os.File) error {
 
 // admit implements sink. What is there already needs no room.
 func (p *partial) admit(size int64) error {
+	if p.room != nil {
+		if err := p.room.admit(size); err != nil {
+			return err
+		}
+	}
 	info, err := p.file.Stat()
 	if err != nil {
 		return err
@@ -159,6 +165,11 @@ func (p *partial) admit(size int64) error {
 
 // prepare implements sink: it finds what is there already, and makes room.
 func (p *partial) prepare(size int64, o *content.Outboard) (*swarm.Bitfield, error) {
+	if p.room != nil {
+		if err := p.room.prepare(size); err != nil {
+			return nil, err
+		}
+	}
 	info, err := p.file.Stat()
 	if err != nil {
 		return nil, err

@@ -26,6 +26,7 @@ type saving struct {
 	path    Path  // its path in the listing, or its name; for seeds
 	hint    int64 // the size as somebody tells it, or -1
 	attrs   fileAttrs
+	room    *holdRoom
 	twin    string // another file in root that has the same content; empty: none is known
 
 	already  bool // the file was there
@@ -101,7 +102,7 @@ func (s *saving) holds(ctx context.Context, info fs.FileInfo) (bool, error) {
 // fetch fills p and makes it the target. Whatever happens but success, p stays
 // for the next get; an empty one is not worth keeping.
 func (s *saving) fetch(ctx context.Context, p *partial) error {
-	p.sync = s.sync
+	p.sync, p.room = s.sync, s.room
 	p.mode, p.attrs = s.attrs.mode(s.exec), s.attrs
 	p.seeding = &seeding{saving: s, ctx: ctx}
 	defer p.seeding.close()

@@ -124,6 +124,7 @@ type tree struct {
 
 	size, files int64
 	twins       twins
+	hold        *holding // fills the store instead of a directory; or nil
 
 	mu      sync.Mutex
 	written int64 // guarded by mu: files that were not there
@@ -291,6 +292,9 @@ func (t *tree) each(ctx context.Context, total int64, fn func(ctx context.Contex
 // wanted calls fn for every wanted entry with its path here, in order, until
 // it fails.
 func (t *tree) wanted(fn func(e Entry, local string) error) error {
+	if t.hold != nil {
+		return t.hold.wanted(fn)
+	}
 	names := newLocalizer(t.getting.localizer)
 	for e, err := range t.listing.entries() {
 		if err != nil {

@@ -42,6 +42,9 @@ func (l *Library) serve() {
 func (l *Library) matches(who peer.ID, prefix []byte) bool {
 	allow := func(r shareRecord) bool { return r.Scope.allows(who, node.ViaLAN) }
 	found, err := l.catalog.matches(prefix, allow)
+	if err == nil && !found {
+		found, err = l.catalog.storesPrefix(prefix)
+	}
 	if err != nil {
 		l.log.Warn("look for what a neighbor wants", "err", err)
 	}
@@ -452,7 +455,10 @@ func (d *dataServer) readGroup(size, index int64, buf *[content.GroupSize]byte) 
 		return nil
 	}
 	err := readHeld(d.file, size, index, buf)
-	if errors.Is(err, ErrModified) || err == nil && !d.file.unchanged() {
+	if errors.Is(err, errDamaged) {
+		return &refusal{codeNotHeld, "not held any more"}
+	}
+	if errors.Is(err, ErrModified) || err == nil && d.file.stored == nil && !d.file.unchanged() {
 		return &refusal{codeModified, "modified since it was shared"}
 	}
 	if err != nil {

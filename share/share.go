@@ -240,6 +240,9 @@ type Library struct {
 	// not cost this machine all its processors.
 	rehashing sync.Mutex
 
+	store    *store
+	holdRate limiter // of what Hold and Scrub fetch
+
 	transfers transfers
 	asking    lately
 	liars     liars
@@ -279,6 +282,9 @@ func Open(n *node.Node, cfg Config) (*Library, error) {
 		return nil, err
 	}
 	l.up.slots = true // before its rate is set
+	if l.store, err = openStore(l); err != nil {
+		return nil, errors.Join(err, l.catalog.close())
+	}
 	l.SetLimits(cfg.UpMax, cfg.DownMax)
 	l.announce = make(chan shareKey, 64)
 	l.lister = newLister()

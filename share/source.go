@@ -71,19 +71,26 @@ const (
 )
 
 // openRemote opens a data stream to a peer that is connected or whose
-// addresses are known. The caller closes what it returns.
-func (l *Library) openRemote(ctx context.Context, p peer.ID) (*remote, error) {
+// addresses are known. What comes is held back by the library's limit, and by pace,
+// which may be nil. The caller closes what it returns.
+func (l *Library) openRemote(ctx context.Context, p peer.ID, pace *limiter) (*remote, error) {
 	s, err := l.node.Open(ctx, p, dataProtocol, node.OpenOptions{})
 	if err != nil {
 		return nil, err
 	}
-	r := newRemote(p, l.down.paceDown(node.StreamOf(s)))
+	paced := func(s node.Stream) node.Stream {
+		if pace != nil {
+			s = pace.paceDown(s)
+		}
+		return l.down.paceDown(s)
+	}
+	r := newRemote(p, paced(node.StreamOf(s)))
 	r.open = func(ctx context.Context) (node.Stream, error) {
 		s, err := l.node.OpenBulk(ctx, p, dataProtocol)
 		if err != nil {
 			return nil, err
 		}
-		return l.down.paceDown(s), nil
+		return paced(s), nil
 	}
 	return r, nil
 }
@@ -405,7 +412,7 @@ func (s local) span(ctx context.Context, id content.ID, size int64, span content
 			return err
 		}
 		err := readHeld(h, size, i, buf)
-		if errors.Is(err, ErrModified) || err == nil && !h.unchanged() {
+		if errors.Is(err, ErrModified) || errors.Is(err, errDamaged) || err == nil && !h.unchanged() {
 			return errNotHeld // as if it had been so when we opened it
 		}
 		if err != nil {
