@@ -194,4 +194,3 @@ func (c *challenging) judge(err error) error {
 	}
 	return err
 }
-
