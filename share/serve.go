@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -78,6 +79,9 @@ type dataServer struct {
 
 	out  *[serveBatch]byte // frames to be written; nil while there are none
 	used int               // bytes of out
+
+	sending atomic.Bool               // out is being written
+	sent    atomic.Pointer[time.Time] // when it was the last time; at first, when the stream began
 }
 
 var serveBatches = sync.Pool{New: func() any { return new([serveBatch]byte) }}
@@ -105,6 +109,7 @@ func (l *Library) serveBulk(ctx context.Context, s node.Stream) error {
 		queue: make(chan taggedRequest, requestsOpenMax),
 		open:  map[uint32]bool{},
 	}
+	d.wroteAt(time.Now())
 	defer d.release()
 	defer d.closeContent()
 	g, ctx := errgroup.WithContext(ctx)
@@ -159,20 +164,26 @@ func (d *dataServer) read(ctx context.Context) error {
 	}
 }
 
-// await waits for the first byte of a request, as long as any is unanswered (a
-// slow peer takes minutes for what it has asked), and sets the deadline for the
-// whole of it.
+// await waits for the first byte of a request, as long as any is unanswered or an
+// answer is on its way (a slow peer takes minutes for what it has asked), and sets
+// the deadline for the whole of it.
 func (d *dataServer) await(in *bufio.Reader) error {
-	for {
-		if err := d.stream.SetReadDeadline(time.Now().Add(dataIdle)); err != nil {
+	for deadline := time.Now().Add(dataIdle); ; {
+		if err := d.stream.SetReadDeadline(deadline); err != nil {
 			return err
 		}
 		_, err := in.Peek(1)
 		if err == nil {
 			return d.stream.SetReadDeadline(time.Now().Add(dataIdle))
 		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) || d.unanswered() == 0 {
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
+		}
+		now := time.Now()
+		if deadline = now.Add(dataIdle); d.unanswered() == 0 && !d.sending.Load() {
+			if deadline = d.sent.Load().Add(dataIdle); !deadline.After(now) {
+				return err
+			}
 		}
 	}
 }
@@ -513,10 +524,15 @@ func (d *dataServer) flush() error {
 	if err := d.stream.SetWriteDeadline(time.Now().Add(writeStall)); err != nil {
 		return err
 	}
+	d.sending.Store(true)
 	_, err := d.stream.Write(d.out[:d.used])
+	d.wroteAt(time.Now())
+	d.sending.Store(false)
 	d.used = 0
 	return err
 }
+
+func (d *dataServer) wroteAt(now time.Time) { d.sent.Store(&now) }
 
 // release gives the batch back: a stream that waits holds none.
 func (d *dataServer) release() {
