@@ -145,15 +145,31 @@ func (n *Node) WaitDHT(ctx context.Context) bool {
 	if n.connectedBootstrap() == 0 {
 		return false
 	}
-	// Connected and identified: the table takes the peer up in a moment, or
-	// has turned it down (it is no DHT server).
+	// Connected and identified: the table takes up who is a DHT server once it has
+	// answered a first question, and nobody else.
+	patience := time.Second
+	if n.bootstrapServes() {
+		patience = dialTimeout
+	}
 	select {
 	case <-n.dht.joined:
 		return true
 	case <-ctx.Done():
-	case <-time.After(time.Second):
+	case <-time.After(patience):
 	}
 	return false
+}
+
+// HasDHT tells whether this peer takes part in the DHTs, whoever else does.
+func (n *Node) HasDHT() bool { return n.dht != nil }
+
+// bootstrapServes reports whether a bootstrap peer that is connected says to be a DHT
+// server.
+func (n *Node) bootstrapServes() bool {
+	return slices.ContainsFunc(n.cfg.Bootstrap, func(p peer.AddrInfo) bool {
+		known, err := n.host.Peerstore().SupportsProtocols(p.ID, kadProtocols...)
+		return err == nil && len(known) > 0 && n.host.Network().Connectedness(p.ID) == network.Connected
+	})
 }
 
 // bootstrapOnceListening are the peers that kad-dht dials when its table is

@@ -31,6 +31,12 @@ import (
 // set on each DHT by itself: dual.DHTOption(ProtocolPrefix) would drop "/lan".
 const protocolPrefix protocol.ID = "/p2pshare"
 
+// kadProtocols are what servers of the DHTs say to speak.
+var kadProtocols = []protocol.ID{
+	protocolPrefix + "/kad/1.0.0",
+	protocolPrefix + dual.LanExtension + "/kad/1.0.0",
+}
+
 // Lifetimes of DHT records, at kad-dht's defaults.
 const (
 	recordAge       = 48 * time.Hour

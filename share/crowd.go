@@ -37,6 +37,11 @@ const (
 	dialMax = 8 * time.Second
 	// contentSearchMax bounds one search for a content's providers.
 	contentSearchMax = 10 * time.Second
+	// researchEvery is how often the DHTs are asked again in the end, when they name
+	// nobody, and researchedMax for how many contents: a directory's files come from
+	// who has the directory.
+	researchEvery = 30 * time.Second
+	researchedMax = 16
 )
 
 // crowd are the sources of one get: the peers it was told of, those that the
@@ -271,7 +276,10 @@ func (c *crowd) listen(ctx context.Context, id content.ID) {
 	})
 }
 
-// search asks the DHTs for providers of id, once a get, and offers them.
+// search asks the DHTs for providers of id, and offers them. It is begun once a get.
+// When none is named it asks again: the table may just be filling, and who has it may
+// just be announcing it. The get waits for two answers, and while it has other hope it
+// is told of what comes later, too.
 func (c *crowd) search(ctx context.Context, id content.ID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -279,19 +287,40 @@ func (c *crowd) search(ctx context.Context, id content.ID) {
 		return
 	}
 	c.searched[id] = true
+	again := len(c.searched) <= researchedMax && c.library.node.HasDHT()
 	c.begin()
+	over := sync.OnceFunc(c.end)
 	c.group.Go(func() error {
-		defer c.end()
-		search, cancel := context.WithTimeout(ctx, contentSearchMax)
-		defer cancel()
-		if !c.library.node.WaitDHT(search) {
-			return nil
+		defer over()
+		for wait, tries := searchAgain, 1; ; wait, tries = min(2*wait, researchEvery), tries+1 {
+			asked, named := c.searchOnce(ctx, id)
+			if named || !again {
+				return nil
+			}
+			if !asked || tries == 2 {
+				over()
+			}
+			select {
+			case <-time.After(wait):
+			case <-ctx.Done():
+				return nil
+			}
 		}
-		for p := range c.library.node.FindProviders(search, id.Multihash()) {
-			c.offer(ctx, p) // dials may outlast the search
-		}
-		return nil
 	})
+}
+
+// searchOnce tells whether a DHT was asked, and whether it named anybody.
+func (c *crowd) searchOnce(ctx context.Context, id content.ID) (asked, named bool) {
+	search, cancel := context.WithTimeout(ctx, contentSearchMax)
+	defer cancel()
+	if !c.library.node.WaitDHT(search) {
+		return false, false
+	}
+	for p := range c.library.node.FindProviders(search, id.Multihash()) {
+		named = true
+		c.offer(ctx, p) // dials may outlast the search
+	}
+	return true, named
 }
 
 // members returns the live sources, whether more may come, and a channel that

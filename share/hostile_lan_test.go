@@ -3,6 +3,7 @@ package share
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -93,6 +94,37 @@ func TestASilentNeighborDoesNotHoldUpAGet(t *testing.T) {
 	t.Logf("took %s: %v", time.Since(start), err)
 	if err != nil || time.Since(start) > 8*time.Second {
 		t.Errorf("took %s: %v", time.Since(start), err)
+	}
+}
+
+// TestAGetLearnsOfAProviderThatComesLater has a neighbor that says nothing keep a get
+// alive, for which the DHT knows nobody when it is asked first.
+func TestAGetLearnsOfAProviderThatComesLater(t *testing.T) {
+	net := startNetwork(t, 1)
+	sharer := net[1]
+	port := lanPort(t)
+	data := randomBytes(2*content.GroupSize, "later")
+	id, _ := nameContent(t, data)
+	asked := make(chan struct{})
+	once := sync.OnceFunc(func() { close(asked) })
+	startLANLiars(t, 1, port, handlers{metaProtocol: hang, dataProtocol: func(ctx context.Context, s network.Stream) error {
+		once()
+		return hang(ctx, s)
+	}})
+	getter, _ := startPeer(t, node.Config{LANPort: port, Bootstrap: []peer.AddrInfo{net[0].AddrInfo()}})
+	result := make(chan error, 1)
+	go func() {
+		_, err := getter.lib.Get(t.Context(), What{ID: id, Kind: KindFile, Name: "talk.bin"}, GetOptions{Dir: getter.dir})
+		result <- err
+	}()
+	select {
+	case <-asked:
+	case err := <-result:
+		t.Fatalf("Get has ended before the neighbor was asked: %v", err)
+	}
+	sharer.add(t, sharer.write(t, "talk.bin", data), AddOptions{})
+	if err := <-result; err != nil {
+		t.Error(err)
 	}
 }
 
