@@ -103,12 +103,26 @@ func transferLine(t control.Transfer) string {
 		parts = append(parts, span(math.Ceil(t.ETA))+" left")
 	}
 	if t.Rate > 0 {
-		parts = append(parts, "from "+plural(len(t.Sources), "peer"))
+		parts = append(parts, "from "+sourcesText(t.Sources))
 	}
 	if t.Problem != "" {
 		parts = append(parts, t.Problem)
 	}
 	return strings.Join(parts, "  ")
+}
+
+// sourcesText counts the peers, and names the mirrors.
+func sourcesText(sources []share.SourceProgress) string {
+	var mirrors []string
+	for _, s := range sources {
+		if s.Mirror != "" {
+			mirrors = append(mirrors, share.Escape(s.Mirror))
+		}
+	}
+	if peers := len(sources) - len(mirrors); peers > 0 || len(mirrors) == 0 {
+		return strings.Join(append([]string{plural(peers, "peer")}, mirrors...), ", ")
+	}
+	return strings.Join(mirrors, ", ")
 }
 
 func rateText(rate int64) string {
