@@ -346,9 +346,14 @@ func TestTranscript(t *testing.T) {
 	for line := range slices.Chunk(encoded(t, g.State), 64) {
 		fmt.Fprintf(&b, "%x\n", line)
 	}
-	const file = "testdata/transcript.txt"
+	golden(t, "testdata/transcript.txt", b.String())
+}
+
+// golden compares with a file, which -update rewrites.
+func golden(t *testing.T, file, got string) {
+	t.Helper()
 	if *update {
-		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -356,7 +361,7 @@ func TestTranscript(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(string(want), b.String()); diff != "" {
-		t.Errorf("the transcript has changed (-want +got); -update rewrites it, for a new version of the formats only:\n%s", diff)
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s has changed (-want +got); -update rewrites it, for a new version of the formats only:\n%s", file, diff)
 	}
 }

@@ -1,12 +1,16 @@
 package pinset
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/p2pshare/p2pshare/share/content"
 )
 
 // Sizes of contents for tests.
@@ -121,4 +125,264 @@ func loadOf(p *Plan, peer Peer) int64 {
 		}
 	}
 	return 0
+}
+
+// comparePlans fails unless two plans are the same, and of the same state.
+func comparePlans(t *testing.T, what string, got, want *Plan) {
+	t.Helper()
+	if got.state.Hash() != want.state.Hash() {
+		t.Fatalf("%s: the plan is of another state", what)
+	}
+	if !slices.EqualFunc(got.entries, want.entries, func(a, b entry) bool { return a.compare(b) == 0 && a.from == b.from && a.count == b.count }) ||
+		!slices.Equal(got.holders, want.holders) || !slices.Equal(got.end.loads, want.end.loads) || got.end.placed != want.end.placed ||
+		!slices.Equal(got.end.bounds, want.end.bounds) || !slices.Equal(got.end.classes, want.end.classes) || len(got.clocks) != len(want.clocks) ||
+		len(got.saved) != len(want.saved) {
+		t.Fatalf("%s: the updated plan is another than one made anew", what)
+	}
+	for i := range got.clocks {
+		if a, b := got.clocks[i], want.clocks[i]; a.first != b.first || !slices.Equal(a.periods, b.periods) {
+			t.Fatalf("%s: clocks from entry %d differ from those from %d", what, a.first, b.first)
+		}
+	}
+}
+
+// TestUpdatedPlanIsThatMadeAnew pins, unpins, pins anew, reports copies and changes
+// members at random.
+func TestUpdatedPlanIsThatMadeAnew(t *testing.T) {
+	seeds := uint64(12)
+	if testing.Short() {
+		seeds = 3
+	}
+	for seed := range seeds {
+		rng := rand.New(rand.NewPCG(seed, 9))
+		g := newGroup(t)
+		for i := range 6 {
+			peer := Peer(fmt.Sprint("dan", i))
+			g.admit(&Member{Peer: peer, Vote: Learner, By: "ann", Capacity: rng.Int64N(1<<40) + 1, Zone: []string{"", "a", "b"}[rng.IntN(3)*int(seed%2)]})
+			g.setGranted(peer, RoleStorage)
+		}
+		peer := func() Peer { return Peer(fmt.Sprint("dan", rng.IntN(6))) }
+		size := sizes["mixed"]
+		ids := func(n int) (list []content.ID) {
+			for range n {
+				list = append(list, idOf(1+rng.IntN(9000)))
+			}
+			return list
+		}
+		command := func() Command {
+			switch rng.IntN(60) {
+			case 0:
+				return &Unpin{ID: new(ids(1)[0]), Expect: ExpectAny}
+			case 1:
+				return &Copies{Peer: peer(), Held: ids(50), Gone: ids(5), Unproven: ids(rng.IntN(2))}
+			case 2:
+				if rng.IntN(40) == 0 {
+					return &Away{Away: []Peer{peer()}, Back: []Peer{peer()}}
+				}
+				fallthrough
+			case 3:
+				if rng.IntN(100) == 0 {
+					return &SetMember{Peer: peer(), Capacity: new(rng.Int64N(1 << 40))}
+				}
+			}
+			id := ids(1)[0]
+			return &SetPin{ID: id, Kind: KindFile, Size: size(rand.New(rand.NewPCG(uint64(id[0]), uint64(id[1])))),
+				Replicas: []int64{1, 2, 3, 3, 3, ReplicasAll}[rng.IntN(6)], Expect: ExpectAny}
+		}
+		plan := NewPlan(g.Clone())
+		for step := range 40 {
+			for range 1 + rng.IntN(600) {
+				g.do("ann", command())
+			}
+			plan = plan.Update(g.Clone())
+			comparePlans(t, fmt.Sprintf("seed %d, step %d", seed, step), plan, NewPlan(g.Clone()))
+			if step == 20 { // as on a member that starts from a snapshot
+				decoded, err := Decode(bytes.NewReader(encoded(t, g.State)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				comparePlans(t, "decoded", NewPlan(decoded), plan)
+			}
+		}
+		if len(plan.entries) < 1000 {
+			t.Errorf("seed %d: only %d contents", seed, len(plan.entries))
+		}
+	}
+}
+
+func TestPinsThatAreAddedMoveNoOther(t *testing.T) {
+	list := somePins(20_000, sizes["mixed"], 1, 2, 3)
+	members := capable(4, 4, 3, 2, 1, 1)
+	all := NewPlan(with(pinned(list), members))
+	for _, n := range []int{1, 10, 5000, 19_999} {
+		if moved, _ := NewPlan(with(pinned(list[:n]), members)).Moves(all); moved > 0 {
+			t.Errorf("after %d pins, the rest moves %d of them", n, moved)
+		}
+	}
+}
+
+func TestUnpinMovesFewOthers(t *testing.T) {
+	list := somePins(20_000, sizes["mixed"], 3)
+	members := capable(4, 4, 3, 2, 1, 1, 1, 1)
+	all := NewPlan(with(pinned(list), members))
+	var total, bytes int64
+	for _, x := range list {
+		total += 3 * x.Size
+	}
+	for i := 100; i < len(list); i += 1999 {
+		less := pinned(list)
+		x, _ := less.pinOf(list[i].ID)
+		less.dropPin(x)
+		_, moved := all.Moves(NewPlan(with(less, members)))
+		bytes += moved
+	}
+	t.Logf("an unpin moves %.6f of all bytes", float64(bytes)/10/float64(total))
+	if bytes/10 > total/1000 {
+		t.Errorf("an unpin moves %d of %d bytes", bytes/10, total)
+	}
+}
+
+func TestPlanNeverExceedsACapacity(t *testing.T) {
+	members := capable(1, 1, 1, 1)
+	for i := range members {
+		members[i].Capacity = 1000
+	}
+	members[3].Capacity = 10
+	list := somePins(400, func(rng *rand.Rand) int64 { return rng.Int64N(40) }, 2)
+	plan := NewPlan(with(pinned(list), members))
+	lacks := map[Lack]int{}
+	for _, l := range plan.Loads() {
+		if l.Bytes > l.Capacity || l.Capacity == 1000 && l.Bytes < 950 {
+			t.Errorf("%s has %d bytes of %d", l.Peer, l.Bytes, l.Capacity)
+		}
+	}
+	for _, x := range list {
+		w, ok := plan.Place(x.ID)
+		if !ok || (w.Lack == LackNone) != (len(w.Holders) == 2) {
+			t.Fatalf("%s: %+v", x.ID, w)
+		}
+		lacks[w.Lack]++
+	}
+	if lacks[LackRoom] < 100 || lacks[LackMembers] > 0 {
+		t.Errorf("lacks are %v", lacks)
+	}
+}
+
+func TestPlanWithoutEnoughMembers(t *testing.T) {
+	list := somePins(50, sizes["mixed"], 3)
+	for n := range 5 {
+		plan := NewPlan(with(pinned(list), capable(repeat(1, n)...)))
+		w, _ := plan.Place(list[7].ID)
+		want := LackMembers
+		if n >= 3 {
+			want = LackNone
+		}
+		if w.Wanted != 3 || len(w.Holders) != min(3, n) || len(w.Reserve) != max(0, n-3) || w.Lack != want {
+			t.Errorf("%d members: %+v", n, w)
+		}
+	}
+}
+
+func TestPlanLeavesOutWhoDoesNotCount(t *testing.T) {
+	g := newGroup(t)
+	for _, peer := range []Peer{"bob", "cat", "dan", "eve", "fay"} {
+		g.want(OK, "ann", &SetMember{Peer: peer, Capacity: new(int64(1 << 40)), Roles: new(RoleStorage)})
+	}
+	pin := pinAs("a", 1)
+	pin.Replicas = ReplicasAll
+	g.want(OK, "ann", pin)
+	check := func(what string, want ...Peer) {
+		t.Helper()
+		plan := NewPlan(g.Clone())
+		w, _ := plan.Place(idOf(1))
+		if got := slices.Sorted(slices.Values(w.Holders)); !slices.Equal(got, want) {
+			t.Errorf("%s: holders are %v, want %v", what, got, want)
+		}
+		for _, l := range plan.Loads() {
+			if (l.Out == OutNot) != (slices.Contains(want, l.Peer)) && what != "unproven content" {
+				t.Errorf("%s: %s is out for %d", what, l.Peer, l.Out)
+			}
+		}
+	}
+	check("all", "ann", "bob", "cat", "dan", "eve", "fay")
+	g.want(OK, "ann", &Away{Away: []Peer{"bob"}, Unproven: []Peer{"cat"}})
+	check("away", "ann", "dan", "eve", "fay")
+	g.want(OK, "ann", &SetMember{Peer: "dan", NoStore: new(true)})
+	check("no store", "ann", "eve", "fay")
+	g.want(OK, "ann", &SetMember{Peer: "eve", Capacity: new(int64(0))})
+	check("no capacity", "ann", "fay")
+	g.want(OK, "ann", &Copies{Peer: "fay", Unproven: []content.ID{idOf(1)}})
+	check("unproven content", "ann")
+	g.want(OK, "ann", &Away{Back: []Peer{"bob"}, Proven: []Peer{"cat"}})
+	g.want(OK, "ann", &Copies{Peer: "fay", Held: []content.ID{idOf(1)}})
+	check("back", "ann", "bob", "cat", "fay")
+	g.want(OK, "ann", &Remove{Peer: "bob"})
+	check("removed", "ann", "cat", "fay")
+}
+
+func TestPlanSpreadsOverZones(t *testing.T) {
+	list := somePins(2000, sizes["mixed"], 1)
+	for _, test := range []struct {
+		zones []string // of the members
+		n     int
+		most  int // in one zone
+	}{
+		{[]string{"a", "a", "a", "b", "c"}, 3, 1},
+		{[]string{"a", "a", "a", "b", "b"}, 3, 2},
+		{[]string{"a", "a", "a", "b"}, 3, 2},
+		{[]string{"a", "a", "a", "b"}, 4, 3},
+		{[]string{"a", "a", "", ""}, 3, 1},
+		{[]string{"", "", "", ""}, 3, 1},
+		{[]string{"a", "a", "a", "a"}, 3, 3},
+	} {
+		members := capable(repeat(1, len(test.zones))...)
+		zone := map[Peer]string{}
+		for i := range members {
+			members[i].Zone = test.zones[i]
+			zone[members[i].Peer] = test.zones[i]
+		}
+		for i := range list {
+			list[i].Replicas = test.n
+		}
+		plan := NewPlan(with(pinned(list), members))
+		for _, x := range list {
+			w, _ := plan.Place(x.ID)
+			in := map[string]int{}
+			for _, p := range w.Holders {
+				if z := zone[p]; z != "" {
+					in[z]++
+				}
+			}
+			slices.Sort(w.Holders)
+			if len(slices.Compact(w.Holders)) != test.n {
+				t.Fatalf("zones %q: %d copies on %v", test.zones, test.n, w.Holders)
+			}
+			for z, count := range in {
+				if count > test.most {
+					t.Fatalf("zones %q: %d of %d copies in %s, want at most %d", test.zones, count, test.n, z, test.most)
+				}
+			}
+		}
+	}
+}
+
+// TestPlanVectors keeps the plan: members of different builds must agree.
+func TestPlanVectors(t *testing.T) {
+	members := capable(9, 5, 4, 4, 2, 1)
+	members[1].Zone, members[2].Zone = "z", "z"
+	list := somePins(5000, sizes["mixed"], 1, 2, 3, 4)
+	plan := NewPlan(with(pinned(list), members))
+	sum := sha256.New()
+	for _, m := range plan.holders {
+		fmt.Fprintln(sum, plan.planned[m].Peer)
+	}
+	got := fmt.Sprintf("%x\n", sum.Sum(nil))
+	for _, i := range []int{0, 1, 17, 4999} {
+		w, _ := plan.Place(list[i].ID)
+		got += fmt.Sprintln(list[i].ID.Short(), w.Holders, w.Reserve)
+	}
+	for _, l := range plan.Loads() {
+		got += fmt.Sprintln(l.Peer, l.Contents, l.Bytes, l.Share)
+	}
+	golden(t, "testdata/plan.txt", got)
 }

@@ -99,6 +99,27 @@ func TestDecodeChecksWhatIsConsistent(t *testing.T) {
 			q.origin = newOrigin(q.origin.Value().by, sharedPeer("a\n/a\x1b"))
 			put(s, &s.pins, &q)
 		},
+		"copy of nobody": func(s *State) {
+			p, _ := s.pins.least()
+			q := *p
+			q.setHeld([]slot{s.slots.with("eve").of("eve")})
+			s.slots = s.slots.with("eve")
+			put(s, &s.pins, &q)
+		},
+		"copy that is unproven": func(s *State) {
+			p, _ := s.pins.least()
+			q := *p
+			q.setHeld([]slot{1})
+			q.setUnproven([]slot{1})
+			put(s, &s.pins, &q)
+		},
+		"copies twice": func(s *State) {
+			p, _ := s.pins.least()
+			q := *p
+			q.setHeld([]slot{1, 1})
+			put(s, &s.pins, &q)
+		},
+		"grace":       func(s *State) { g := *s.group; g.Grace = 1; s.setGroup(&g) },
 		"no replicas": func(s *State) { p, _ := s.pins.least(); q := *p; q.replicas = 0; put(s, &s.pins, &q) },
 		"member's vote": func(s *State) {
 			m, _ := s.members.least()
