@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/p2pshare/p2pshare/node"
 )
 
@@ -90,4 +91,64 @@ func fillDisk(t *testing.T, dir string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+func TestHoldOnAFullDisk(t *testing.T) {
+	home := mountSmall(t, "16")
+	holder, _ := startPeer(t, node.Config{Dir: home})
+	data := randomBytes(6<<20, "full hold")
+
+	large := startGate(t, randomBytes(32<<20, "large hold"), openGate)
+	o := HoldOptions{Size: 32 << 20, Sources: []peer.AddrInfo{large.AddrInfo()}}
+	if _, err := holder.lib.Hold(t.Context(), large.id, o); !errors.Is(err, ErrNoSpace) || errors.Is(err, ErrOverQuota) {
+		t.Errorf("Hold of what can't fit = %v, want ErrNoSpace", err)
+	}
+
+	// There was room, and somebody takes it. The catalog has its file open already.
+	g := startGate(t, data, 4)
+	o = HoldOptions{Size: int64(len(data)), Sources: []peer.AddrInfo{g.AddrInfo()}}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := holder.lib.Hold(t.Context(), g.id, o)
+		ended <- err
+	}()
+	<-g.reached
+	filler := fillDisk(t, home)
+	g.pass()
+	if err := <-ended; !errors.Is(err, ErrNoSpace) {
+		t.Fatalf("Hold = %v, want ErrNoSpace", err)
+	}
+	if u := holder.lib.Usage(); u.Used == 0 || u.Reserved != 0 {
+		t.Errorf("Usage = %+v, want what came to be counted", u)
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	holder.hold(t, g.id, o)
+	holder.mustBeInOrder(t)
+	mustBe(t, holder.lib.store.path(g.id), data)
+
+	// What a full disk keeps from being held can be released.
+	other := startGate(t, randomBytes(4<<20, "other hold"), 4)
+	o = HoldOptions{Size: 4 << 20, Sources: []peer.AddrInfo{other.AddrInfo()}}
+	go func() {
+		_, err := holder.lib.Hold(t.Context(), other.id, o)
+		ended <- err
+	}()
+	<-other.reached
+	filler = fillDisk(t, home)
+	other.pass()
+	if err := <-ended; !errors.Is(err, ErrNoSpace) {
+		t.Fatalf("Hold = %v, want ErrNoSpace", err)
+	}
+	if err := holder.lib.Release(t.Context(), other.id); err != nil {
+		t.Fatalf("Release on a full disk: %v", err)
+	}
+	if u := holder.lib.Usage(); u.Used != int64(len(data)) {
+		t.Errorf("Usage = %+v, want the one file", u)
+	}
+	holder.mustBeInOrder(t)
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
 }

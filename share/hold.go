@@ -20,6 +20,8 @@ import (
 // it comes others are served what is there. What is held already is returned at
 // once, and contents that another hold has are not fetched.
 //
+// At most 4 are fetched at a time; more wait.
+//
 // When Hold ends early, by an error or by ctx, what was fetched stays, and counts:
 // the next Hold of it goes on from there, and Release cleans it up.
 //
@@ -86,6 +88,12 @@ type holding struct {
 
 // fetch brings a content into the store.
 func (s *store) fetch(ctx context.Context, id content.ID, o HoldOptions) (_ Held, err error) {
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	case <-ctx.Done():
+		return Held{}, ctx.Err()
+	}
 	whole := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	m := newMeter(o.Progress, PhaseLocal)

@@ -82,7 +82,7 @@ func (s *store) dropSome(id content.ID) (more bool, err error) {
 func openStore(l *Library) (*store, error) {
 	s := &store{
 		library: l, catalog: l.catalog, dir: filepath.Join(l.dir, "store"),
-		unfinished: map[content.ID]charge{}, busy: map[content.ID]chan struct{}{},
+		slots: make(chan struct{}, holdsParallel), unfinished: map[content.ID]charge{}, busy: map[content.ID]chan struct{}{},
 	}
 	var err error
 	if s.used, err = l.catalog.used(); err != nil {

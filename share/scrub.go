@@ -210,6 +210,11 @@ func (s *scrubbing) verify(ctx context.Context, p part, o *content.Outboard) (*s
 	if err != nil {
 		return nil, err
 	}
+	if info.Size() > p.size && info.Mode().IsRegular() { // what is too much is no group's
+		if err := s.library.store.cut(p); err != nil {
+			return nil, err
+		}
+	}
 	buf := groupBuffers.Get().(*[content.GroupSize]byte)
 	defer groupBuffers.Put(buf)
 	for i := range good.Len() {
@@ -315,6 +320,18 @@ func (s *store) reopen(p part) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// cut gives the file of a stored content its size.
+func (s *store) cut(p part) error {
+	f, err := s.reopen(p)
+	if errors.Is(err, ErrNotHeld) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // fetched is how many bytes other peers have given.

@@ -25,7 +25,7 @@ const (
 	dataIdle       = 2 * time.Minute  // between requests on a data stream
 	writeStall     = 30 * time.Second // for one frame or answer to be taken
 	metaStreamsMax = 8                // from one peer
-	dataStreamsMax = 4                // from one peer, and as many bulk connections
+	dataStreamsMax = 8                // from one peer, and as many bulk connections: holdsParallel, and its gets
 	// serveBatch is how much is written at a time: a chunk group's frame, and
 	// small ones before it.
 	serveBatch = frameHeaderLen + answerMax + 64<<10

@@ -89,6 +89,7 @@ type store struct {
 	library *Library
 	catalog *catalog
 	dir     string
+	slots   chan struct{} // a token for each hold that is fetched; capacity holdsParallel
 
 	// changing is held while files come to or leave their places together with
 	// their records: what is recorded is there.
@@ -101,6 +102,10 @@ type store struct {
 	unfinished map[content.ID]charge        // on disk, of holds that are not under way
 	busy       map[content.ID]chan struct{} // closed when the Hold or Release that is at it ends
 }
+
+// holdsParallel is how many holds are fetched at a time; others wait. Each has a data
+// stream of its own to its sources, which allow dataStreamsMax.
+const holdsParallel = 4
 
 // charge is what contents take: their bytes, and these with all that they cost
 // beside.
