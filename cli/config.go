@@ -17,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/p2pshare/p2pshare/cli/control"
+	"github.com/p2pshare/p2pshare/coord"
 	"github.com/p2pshare/p2pshare/share"
 	"github.com/spf13/cobra"
 )
@@ -52,6 +53,8 @@ var settingTable = []setting{
 	{"no_dht", boolSetting, "no DHT"},
 	{"max_up", textSetting, "send at most `RATE` bytes of files a second, as 10M, 512K or 1.5MB (default: no limit)"},
 	{"max_down", textSetting, "receive at most `RATE` bytes of files a second (default: no limit)"},
+	{"max_repair", textSetting, "fetch at most `RATE` bytes a second for the groups' copies (default 100M)"},
+	{"scrub", textSetting, "read each copy again at least every `SPAN`, as 7d or 12h (default 7d)"},
 	{"alias", textSetting, "`NAME` of this peer for people on the local network"},
 	{"timeout", textSetting, ""},
 }
@@ -98,6 +101,8 @@ type settings struct {
 	noDHT     bool
 	maxUp     int64 // bytes a second; 0: no limit
 	maxDown   int64
+	maxRepair int64         // 0: the default
+	scrub     time.Duration // 0: the default
 	alias     string
 	timeout   time.Duration // 0: none
 }
@@ -283,10 +288,31 @@ func (s *settings) check() error {
 	if s.maxDown, err = s.parseRate("max_down"); err != nil {
 		return err
 	}
+	if s.maxRepair, err = s.parseRate("max_repair"); err != nil {
+		return err
+	}
+	if s.scrub, err = s.parseScrub(); err != nil {
+		return err
+	}
 	if s.alias = s.values["alias"].text(); s.alias == "" {
 		s.alias, _ = os.Hostname() // a host without a name has none
 	}
 	return s.parseTimeout()
+}
+
+func (s *settings) parseScrub() (time.Duration, error) {
+	text := s.values["scrub"].text()
+	if text == "" {
+		return 0, nil
+	}
+	d, err := parseSpan(text)
+	switch {
+	case err != nil:
+		return 0, s.bad("scrub", text, err)
+	case d < coord.ScrubMin:
+		return 0, s.bad("scrub", text, fmt.Errorf("less than %s", coord.ScrubMin))
+	}
+	return d, nil
 }
 
 func (s *settings) parsePort(key string) (int, error) {

@@ -26,7 +26,7 @@ what is pinned. The peers that vote must run: p2pshare daemon.`,
 	cmd.AddCommand(
 		a.groupCreateCommand(), a.groupInviteCommand(), a.groupJoinCommand(), a.groupStatusCommand(),
 		a.groupMembersCommand(), a.groupLogCommand(), a.groupPlanCommand(),
-		a.groupOpCommand("leave", "", "Leave the group"),
+		a.groupSetCommand(), a.groupLeaveCommand(),
 		a.groupOpCommand("remove", "PEER", "Take a member out of the group, dead or alive"),
 		a.groupOpCommand("grant", "PEER ROLE", "Give a peer a role: admin, writer, reader or storage; everyone may be reader"),
 		a.groupOpCommand("revoke", "PEER ROLE", "Take a role back"),
@@ -42,13 +42,21 @@ func groupFlag(cmd *cobra.Command, group *string) {
 }
 
 // memberFlags say what this peer brings into a group.
-func memberFlags(cmd *cobra.Command, req *control.GroupRequest, noStore *bool) {
+func memberFlags(cmd *cobra.Command, req *control.GroupRequest) {
 	cmd.Flags().StringVar(&req.Zone, "zone", "", "the `ZONE` of this peer: members of one fail together")
-	cmd.Flags().BoolVar(noStore, "no-store", false, "hold no copies")
+	cmd.Flags().BoolVar(&req.NoStore, "no-store", false, "hold no copies")
+	cmd.Flags().Var((*sizeFlag)(&req.Capacity), "capacity", "hold copies of at most so many bytes, a `SIZE` as 500M or 20G (default half of what is free)")
+	cmd.Flags().BoolVar(&req.Adopt, "adopt", false, "count what is shared from here in place as a copy, where one is to be here")
+}
+
+// graceFlag is the flag of the group's grace time.
+func graceFlag(cmd *cobra.Command, grace *spanFlag) {
+	cmd.Flags().Var(grace, "grace", "make copies elsewhere when a member was away for this `SPAN`, as 15m or 1d (default 15m)")
 }
 
 func (a *app) groupCreateCommand() *cobra.Command {
 	var req control.GroupRequest
+	var grace spanFlag
 	cmd := &cobra.Command{
 		Use:   "create NAME",
 		Short: "Make a group with this peer as its admin and first voter",
@@ -56,11 +64,12 @@ func (a *app) groupCreateCommand() *cobra.Command {
 key, once, that is kept nowhere: write it down, away from the members' disks.`,
 		Args: arguments("a NAME", 1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			req.Group = args[0]
+			req.Group, req.Grace = args[0], time.Duration(grace).Seconds()
 			return a.changeGroup(cmd, "create", req)
 		},
 	}
-	memberFlags(cmd, &req, &req.NoStore)
+	memberFlags(cmd, &req)
+	graceFlag(cmd, &grace)
 	return cmd
 }
 
@@ -82,7 +91,7 @@ does not wait for that.`,
 		},
 	}
 	cmd.Flags().StringVar(&req.Group, "as", "", "call the group `NAME` here, instead of its own")
-	memberFlags(cmd, &req, &req.NoStore)
+	memberFlags(cmd, &req)
 	return cmd
 }
 
@@ -173,6 +182,8 @@ func (a *app) printGroupDone(d *control.GroupDone) {
 	switch {
 	case d.Backup != nil:
 		a.say("%s", backupLine(d.Did, d.Backup))
+	case d.Left != nil:
+		a.printDrained(d)
 	case d.Epoch > 0:
 		a.say("%-9s  %s  %s, epoch %d", d.Did, name, d.ID, d.Epoch)
 	case d.Token != "":

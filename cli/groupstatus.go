@@ -156,7 +156,15 @@ func memberText(m control.MemberLine) string {
 	case m.NoStore:
 		b.WriteString("  no copies")
 	case m.Capacity > 0:
-		fmt.Fprintf(&b, "  %s", size(m.Capacity))
+		fmt.Fprintf(&b, "  %s of %s planned", size(m.Planned), size(m.Capacity))
+	}
+	switch {
+	case m.Unproven:
+		b.WriteString("  unproven")
+	case m.Away:
+		b.WriteString("  away")
+	case m.Suspect:
+		b.WriteString("  silent")
 	}
 	fmt.Fprintf(&b, "  by %s at log index %d", share.Escape(string(m.By)), m.Index)
 	for _, addr := range m.Addrs {

@@ -54,7 +54,7 @@ func (a *app) openPeer(ctx context.Context, s *settings, need need) (_ *ownPeer,
 		return nil, err
 	}
 	if !offline {
-		if p.coord, err = coord.Open(p.node, coord.Config{Log: log}); err != nil {
+		if p.coord, err = coord.Open(p.node, coord.Config{Store: p.library, Scrub: s.scrub, FetchMax: s.maxRepair, Log: log}); err != nil {
 			return nil, err
 		}
 		p.library.SetIndex(p.coord.Resolve, func() bool { return len(p.coord.Known()) > 0 })

@@ -16,6 +16,7 @@ var rateUnits = map[string]float64{
 	"K": 1 << 10, "KIB": 1 << 10, "KB": 1e3,
 	"M": 1 << 20, "MIB": 1 << 20, "MB": 1e6,
 	"G": 1 << 30, "GIB": 1 << 30, "GB": 1e9,
+	"T": 1 << 40, "TIB": 1 << 40, "TB": 1e12,
 }
 
 var errRate = errors.New("not a rate like 10M, 512K or 1.5MB, in bytes a second; 0 is no limit")
@@ -23,7 +24,7 @@ var errRate = errors.New("not a rate like 10M, 512K or 1.5MB, in bytes a second;
 // parseRate reads a number of bytes a second; none and 0 are no limit.
 func parseRate(text string) (int64, error) {
 	text = strings.TrimSuffix(strings.TrimSpace(text), "/s")
-	digits := strings.TrimRight(text, "KMGiBkmgb")
+	digits := strings.TrimRight(text, "KMGTiBkmgtb")
 	unit, ok := rateUnits[strings.ToUpper(text[len(digits):])]
 	if text == "" {
 		return 0, nil

@@ -100,3 +100,11 @@ func (g *Group) admitMember(m *member, from pinset.Peer, epoch uint64) (a admiss
 	})
 	return a, reads
 }
+
+// hasRemoved says whether a peer was a member and is none any more.
+func (g *Group) hasRemoved(p peer.ID) (removed bool) {
+	if m, err := g.running(); err == nil {
+		m.fsm.view(func(s *pinset.State) { _, removed = s.Tombstone(pinset.Peer(p.String())) })
+	}
+	return removed
+}

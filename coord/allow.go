@@ -5,7 +5,7 @@ import "github.com/p2pshare/p2pshare/coord/internal/pinset"
 // needs is which role an op takes that writes. Those that are not here take a member.
 var needs = map[op]pinset.Roles{
 	opPin: pinset.RoleWriter, opUnpin: pinset.RoleWriter,
-	opInvite: pinset.RoleAdmin, opRemove: pinset.RoleAdmin, opGrant: pinset.RoleAdmin, opRevoke: pinset.RoleAdmin,
+	opInvite: pinset.RoleAdmin, opRemove: pinset.RoleAdmin, opGrant: pinset.RoleAdmin, opRevoke: pinset.RoleAdmin, opSet: pinset.RoleAdmin,
 }
 
 // mayWrite says no to what the state would deny. The state decides; but a command

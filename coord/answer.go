@@ -39,8 +39,11 @@ func (g *Group) do(ctx context.Context, from pinset.Peer, n nonce, r request) (a
 		}
 		who = asker{peer: r.Origin, forwarded: true, via: from}
 	}
-	if r.Op == opStatus {
+	switch r.Op {
+	case opStatus:
 		return g.status(m, who)
+	case opHolding:
+		return g.holding(m, who, r)
 	}
 	if r.Read == readStale && isRead(r.Op) {
 		return g.answerRead(m, who, r)
@@ -49,6 +52,8 @@ func (g *Group) do(ctx context.Context, from pinset.Peer, n nonce, r request) (a
 		return g.forward(ctx, m, who, r)
 	}
 	switch {
+	case r.Op == opReport:
+		return g.takeReport(m, who, r)
 	case isRead(r.Op):
 		if err := m.readIndex(ctx); err != nil {
 			return answer{}, err
@@ -149,6 +154,9 @@ func isRead(o op) bool {
 
 // answerRead answers from the state as it is.
 func (g *Group) answerRead(m *member, who asker, r request) (a answer, err error) {
+	if r.Op == opPins || r.Op == opMembers {
+		return g.answerPlanned(m, who, r)
+	}
 	a.Index = m.fsm.view(func(s *pinset.State) {
 		if err = g.mayRead(s, who); err != nil {
 			return
@@ -166,19 +174,37 @@ func (g *Group) answerRead(m *member, who asker, r request) (a answer, err error
 				pin := newPin(s, p)
 				a.Pin = &pin
 			}
-		case opPins:
-			a.pins(s, r)
-		case opMembers:
-			a.members(s, r.Peer, limited(r.Limit))
 		case opLog:
 			a.changes(s, r.After, limited(r.Limit))
 		}
 	})
+	g.setAge(m, r, &a)
+	return a, err
+}
+
+// answerPlanned answers what takes the plan, which is not made under the state's lock.
+func (g *Group) answerPlanned(m *member, who asker, r request) (a answer, err error) {
+	a.Index = m.fsm.view(func(s *pinset.State) { err = g.mayRead(s, who) })
+	if err != nil {
+		g.setAge(m, r, &a)
+		return a, err
+	}
+	state, plan := g.plan(m)
+	silent := g.whoIsSilent(m, state)
+	if r.Op == opPins {
+		a.pins(state, plan, silent, r)
+	} else {
+		a.members(state, plan, silent, r.Peer, limited(r.Limit))
+	}
+	g.setAge(m, r, &a)
+	return a, nil
+}
+
+func (g *Group) setAge(m *member, r request, a *answer) {
 	if r.Read == readStale {
 		a.Stale = !m.leads()
 		a.Age = m.age().Milliseconds()
 	}
-	return a, err
 }
 
 // mayRead says no to who has no role to read. The state of a member that lacks the
@@ -217,7 +243,7 @@ func (g *Group) status(m *member, who asker) (answer, error) {
 		}
 		n := s.Counts()
 		st.Name, st.Epoch, st.Pins, st.Names, st.Members = info.Name, info.Epoch, n.Pins, n.Names, n.Members
-		st.Admins, st.Open = n.Admins, s.ReadingOpen()
+		st.Admins, st.Open, st.Grace = n.Admins, s.ReadingOpen(), s.Grace().Milliseconds()
 	})
 	st.Applied = m.appliedIndex()
 	st.LastTerm, st.Last = m.lastEntry()
@@ -318,7 +344,12 @@ func command(h pinset.Header, r request) (pinset.Command, error) {
 	case opRevoke:
 		return &pinset.Revoke{Header: h, Peer: r.Peer, Role: r.Role}, nil
 	case opUpdate:
+		if x := r.Change; x != nil {
+			return &pinset.SetMember{Header: h, Peer: h.By, Capacity: x.Capacity, Zone: x.Zone, NoStore: x.NoStore}, nil
+		}
 		return &pinset.SetMember{Header: h, Peer: h.By, Addrs: &r.Addrs}, nil
+	case opSet:
+		return &pinset.Settings{Header: h, Grace: &r.Grace}, nil
 	}
 	return nil, answered(wordInvalid, "%.40q: unknown, or a field is wrong", string(r.Op))
 }

@@ -21,6 +21,7 @@ func (w *world) export(i int, id GroupID) string {
 		if err != nil {
 			w.t.Fatal(err)
 		}
+		p.Wanted, p.Copies, p.Absent, p.Unproven, p.Holders, p.Lack = 0, nil, nil, nil, nil, "" // are made again
 		if err := json.NewEncoder(&b).Encode(p); err != nil {
 			w.t.Fatal(err)
 		}

@@ -46,6 +46,12 @@ func (c *closed) request(o op) request {
 		r.Peer, r.Role = Peer(c.peers[theReader].n.ID().String()), RoleReader
 	case opUpdate:
 		r.Addrs = []string{"/ip4/10.9.9.9/tcp/1"}
+	case opReport:
+		r.Report = &report{Held: []content.ID{id}}
+	case opSet:
+		r.Grace = GraceDefault.Milliseconds()
+	case opHolding:
+		r.IDs = []content.ID{id}
 	case opJoin:
 		var k pinset.Key
 		var s pinset.Signature
@@ -115,6 +121,9 @@ func (c *closed) any(v reflect.Value) {
 		}
 	case reflect.Slice:
 		n := []int{0, 1, 8, 9, 200}[c.rng.IntN(5)]
+		if k := v.Type().Elem().Kind(); k == reflect.Array || k == reflect.Struct { // of 70 bytes each
+			n = min(n, 9)
+		}
 		v.Set(reflect.MakeSlice(v.Type(), n, n))
 		for i := range min(n, 4) {
 			c.any(v.Index(i))

@@ -51,6 +51,9 @@ var allowedOps = map[op][]int{
 	opRevoke:  {theAdmin},
 	opRemove:  {theAdmin},
 	opUpdate:  {theAdmin, theVoter, theLearner, theMember},
+	opReport:  {theAdmin, theVoter, theLearner, theMember},
+	opSet:     {theAdmin},
+	opHolding: {theAdmin, theVoter, theLearner, theMember, theWriter, theReader},
 	opRejoin:  {theVoter, theLearner, theMember}, // and theAdmin: it leads, and would stop
 	opJoin:    {theStranger},                     // with a token
 	opLeave:   {theVoter, theLearner, theMember}, // the last admin must stay
@@ -355,7 +358,7 @@ func (c *closed) refuseWhereReadingIsOpen(ops []op) {
 		what := fmt.Sprintf("%s by the stranger where everyone may read", o)
 		for i := range c.cases {
 			r := c.request(o)
-			if isRead(o) || o == opStatus {
+			if isRead(o) || o == opStatus || o == opHolding {
 				c.done(o, theStranger, c.server(theStranger), r)
 				continue
 			}

@@ -82,6 +82,15 @@ type Config struct {
 	// Timing is how patient members are with one another; all of a group must have
 	// the same.
 	Timing Timing
+	// Store is where the copies are kept that groups plan for this peer. A
+	// *share.Library is one. Nil: this peer holds no copies.
+	Store Store
+	// Scrub is how often each copy at rest is read again and compared with its ID, at
+	// least ScrubMin. 0: ScrubDefault. Half of it reads twice as much.
+	Scrub time.Duration
+	// FetchMax bounds how many bytes a second are fetched for all groups together: what
+	// a repair, a join or a leave moves. 0: FetchMaxDefault.
+	FetchMax int64
 	// Log receives what an operator would want to know. Nil: silent.
 	Log *slog.Logger
 }
@@ -95,6 +104,7 @@ type Coord struct {
 	log    *slog.Logger
 	links  links
 	parts  parts
+	holds  *holds // nil: this peer holds no copies
 	// streams ends with Close: what serves streams is started by libp2p, and not by
 	// a caller that has a context.
 	streams      context.Context
@@ -131,6 +141,7 @@ func Open(n *node.Node, config Config) (*Coord, error) {
 		joiners: make(chan struct{}, joinersMax), opening: make(chan struct{}, openingsMax),
 		parts:  parts{carrier: newStreamCarrier, snapshotThreshold: snapshotThreshold, trailingLogs: trailingLogs},
 		groups: map[GroupID]*Group{}, runs: map[GroupID]bool{}, followed: map[GroupID]*follower{}}
+	c.holds = newHolds(config.Store, config.FetchMax)
 	c.links.learn = func(id GroupID, e *RefusedError) {
 		if g, err := c.group(id); err == nil {
 			g.learn(e)

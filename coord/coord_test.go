@@ -30,6 +30,7 @@ type world struct {
 	net   mocknet.Mocknet
 	peers []*testPeer
 	cut   map[[2]int]bool
+	held  *fakeNet // where the peers' stores are
 
 	recovery ed25519.PrivateKey // of the group that found made
 }
@@ -40,6 +41,8 @@ type testPeer struct {
 	dir     string
 	timing  Timing
 	log     *slog.Logger
+	store   Store
+	scrub   time.Duration
 	prepare func(*Coord) // before it runs; nil: nothing
 	down    bool
 	stop    func() error  // ends Coord.Run
@@ -49,7 +52,7 @@ type testPeer struct {
 // start opens the peer's Coord, and runs it.
 func (p *testPeer) start(t testing.TB) {
 	t.Helper()
-	c, err := Open(p.n, Config{Dir: p.dir, Timing: p.timing, Log: p.log})
+	c, err := Open(p.n, Config{Dir: p.dir, Timing: p.timing, Log: p.log, Store: p.store, Scrub: p.scrub})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +88,7 @@ func newWorld(t testing.TB, count int) *world {
 // newWorldOf is newWorld of peers that setup may change before they start.
 func newWorldOf(t testing.TB, count int, setup func(i int, p *testPeer)) *world {
 	t.Helper()
-	w := &world{t: t, net: mocknet.New(), cut: map[[2]int]bool{}}
+	w := &world{t: t, net: mocknet.New(), cut: map[[2]int]bool{}, held: newFakeNet()}
 	for i := range count {
 		key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 		if err != nil {
@@ -99,7 +102,7 @@ func newWorldOf(t testing.TB, count int, setup func(i int, p *testPeer)) *world 
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := &testPeer{n: n, log: testLog(i)}
+		p := &testPeer{n: n, log: testLog(i), store: w.held.store(n.ID())}
 		setup(i, p)
 		if p.dir == "" {
 			p.dir = t.TempDir()

@@ -58,6 +58,11 @@ type groupFile struct {
 	// Split is there once this member has seen that one epoch began twice.
 	Split *split `json:"split,omitempty"`
 
+	// Capacity is what this member gives to copies, by the state when it was last looked
+	// at. Adopt says that what it shares in place counts as its copy.
+	Capacity int64 `json:"capacity,omitempty"`
+	Adopt    bool  `json:"adopt,omitempty"`
+
 	// Founding is there until this member, which made the group, has founded it.
 	Founding *founding `json:"founding,omitempty"`
 	// Removed is there once this member was taken out of the group.
@@ -74,6 +79,7 @@ type founding struct {
 	Capacity int64  `json:"capacity"`
 	Zone     string `json:"zone,omitempty"`
 	NoStore  bool   `json:"no_store,omitempty"`
+	Grace    int64  `json:"grace_ms,omitempty"`
 }
 
 // removal tells who took this member out, and at which log index.

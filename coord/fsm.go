@@ -195,6 +195,16 @@ func (f *fsm) wait(ctx context.Context, index uint64) error {
 	}
 }
 
+// changed returns a channel that is closed when the state takes in more.
+func (f *fsm) changed() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.wake == nil {
+		f.wake = make(chan struct{})
+	}
+	return f.wake
+}
+
 // view calls fn with the state, which fn must not keep or change. It returns the
 // highest index that the state has taken in.
 func (f *fsm) view(fn func(*pinset.State)) uint64 {

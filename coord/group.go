@@ -81,6 +81,9 @@ type Group struct {
 	stop   chan struct{} // closed to end Run for good
 	ended  chan struct{} // closed when Run has ended
 
+	reports    reports        // what members tell this one while it leads
+	suspicions chan suspicion // has room for suspicionsMax: more are dropped, and come again
+
 	endOnce sync.Once
 
 	writing sync.Mutex // held by change alone, while the disk works
@@ -94,11 +97,13 @@ type Group struct {
 	// vouched is who votes by the word of a voter, and not yet by this member's state.
 	vouched pinset.Peer // guarded by mu
 	damage  error       // guarded by mu: why it has stopped for good
+	// replicator is at work on this member's copies; nil while none is.
+	replicator *replicator // guarded by mu
 }
 
 func newGroup(c *Coord, dir string, f groupFile) *Group {
 	g := &Group{c: c, id: f.ID, dir: dir, log: c.log.With("group", f.Name), kicked: make(chan struct{}, 1),
-		turned: make(chan struct{}, 1), orders: make(chan *order), ahead: make(chan peer.ID, aheadMax), unsure: make(chan peer.ID, 1),
+		turned: make(chan struct{}, 1), orders: make(chan *order), ahead: make(chan peer.ID, aheadMax), unsure: make(chan peer.ID, 1), suspicions: make(chan suspicion, suspicionsMax),
 		stop: make(chan struct{}), ended: make(chan struct{}), file: f, why: errStarting}
 	rand.Read(g.client[:])
 	return g
@@ -156,6 +161,18 @@ func (g *Group) voting() (*member, error) {
 		return nil, g.why
 	}
 	return g.member, nil
+}
+
+func (g *Group) setReplicator(r *replicator) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.replicator = r
+}
+
+func (g *Group) copies() *replicator {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.replicator
 }
 
 func (g *Group) setMember(m *member, why error) {
@@ -395,6 +412,7 @@ func (g *Group) work(ctx context.Context, m *member) error {
 	tasks.Go(func() error { return g.watch(ctx, m) })
 	tasks.Go(func() error { return g.lead(ctx, m) })
 	tasks.Go(func() error { return g.tell(ctx, m) })
+	tasks.Go(func() error { return g.replicate(ctx, m) })
 	tasks.Go(func() error { return g.idle(ctx) })
 	tasks.Go(func() error { return g.knock(ctx) })
 	return tasks.Wait()
@@ -412,7 +430,12 @@ func (g *Group) leaderless() error {
 
 // propose has a command of this member's own done, if it leads.
 func (g *Group) propose(ctx context.Context, m *member, c pinset.Command, h *pinset.Header) (pinset.Result, error) {
-	*h = pinset.Header{Client: g.client, Seq: g.seq.Add(1), By: g.c.self(), At: time.Now().UnixMilli()}
+	return g.proposeBy(ctx, m, g.c.self(), c, h)
+}
+
+// proposeBy is propose, for a peer that asked for it over its own connection.
+func (g *Group) proposeBy(ctx context.Context, m *member, by pinset.Peer, c pinset.Command, h *pinset.Header) (pinset.Result, error) {
+	*h = pinset.Header{Client: g.client, Seq: g.seq.Add(1), By: by, At: time.Now().UnixMilli()}
 	frame, err := pinset.EncodeCommand(c)
 	if err != nil {
 		return pinset.Result{}, err

@@ -23,12 +23,19 @@ type MemberOptions struct {
 	Capacity int64  // bytes for copies; 0 is half of what is free on the disk
 	Zone     string // members of one zone fail together
 	NoStore  bool   // holds no copies
+	// Adopt has what this peer shares in place count as its copy, where the plan gives
+	// it one. It takes no room then, and is gone when the file is edited.
+	Adopt bool
+	// Grace, of Create, is how long a member may be away before its copies are made
+	// elsewhere, 1 s … 30 days; 0 is 15 minutes.
+	Grace time.Duration
 }
 
-// settled returns o with its default filled in.
-func (o MemberOptions) settled(dir string) MemberOptions {
+// settled returns o with its defaults filled in.
+func (c *Coord) settled(o MemberOptions) MemberOptions {
+	o.NoStore = o.NoStore || c.holds == nil
 	if o.Capacity == 0 && !o.NoStore {
-		o.Capacity = min(freeBytes(dir)/2, pinset.IntMax)
+		o.Capacity = min(freeBytes(c.config.Dir)/2, pinset.IntMax)
 	}
 	return o
 }
@@ -42,7 +49,7 @@ func (c *Coord) Create(ctx context.Context, name string, o MemberOptions) (*Grou
 	if err := c.checkName(name, GroupID{}); err != nil {
 		return nil, nil, err
 	}
-	o = o.settled(c.config.Dir)
+	o = c.settled(o)
 	public, recovery, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, nil, err
@@ -54,7 +61,8 @@ func (c *Coord) Create(ctx context.Context, name string, o MemberOptions) (*Grou
 	}
 	g, err := c.add(groupFile{ID: id, Name: name, Record: record, Epoch: 1,
 		Members:  []knownMember{{Peer: c.self(), Addrs: c.addrs()}},
-		Founding: &founding{Capacity: o.Capacity, Zone: o.Zone, NoStore: o.NoStore}})
+		Adopt:    o.Adopt,
+		Founding: &founding{Capacity: o.Capacity, Zone: o.Zone, NoStore: o.NoStore, Grace: o.Grace.Milliseconds()}})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -136,14 +144,14 @@ func (c *Coord) Join(ctx context.Context, t Token, name string, o MemberOptions)
 	if g, err := c.group(t.Group); err == nil && g.known().parked() == nil && !errors.Is(g.Err(), ErrUnreadable) {
 		return nil, fmt.Errorf("this peer is in the group, as %q: %w", g.Name(), ErrExists)
 	}
-	a, err := c.askToJoin(ctx, t, o.settled(c.config.Dir))
+	a, err := c.askToJoin(ctx, t, c.settled(o))
 	if err != nil {
 		return nil, err
 	}
 	if t.Epoch != uint64(len(a.Epochs))+1 {
 		return nil, fmt.Errorf("join group %s: the invitation is of epoch %d, and the member's answer has %d", t.Group.Short(), t.Epoch, len(a.Epochs)+1)
 	}
-	f := groupFile{ID: t.Group, Name: name, Record: *a.Record, Epoch: t.Epoch, Epochs: a.Epochs}
+	f := groupFile{ID: t.Group, Name: name, Record: *a.Record, Epoch: t.Epoch, Epochs: a.Epochs, Adopt: o.Adopt}
 	for _, m := range a.Members {
 		f.Members = append(f.Members, knownMember{m.Peer, m.Addrs})
 		if m.MayVote || m.Vote == Voter {

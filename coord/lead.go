@@ -44,10 +44,12 @@ func (g *Group) lead(ctx context.Context, m *member) error {
 		}
 		if !m.leads() {
 			t = nil
+			g.reports.end()
 			continue
 		}
 		if term := m.term(); t == nil || t.term != term {
 			t = &tenure{term: term, steady: map[pinset.Peer]time.Time{}}
+			g.reports.begin(term)
 			g.log.Info("this member leads the group", "term", term)
 		}
 		if err := g.leadOnce(ctx, m, t); err != nil && ctx.Err() == nil {
@@ -67,7 +69,7 @@ func (g *Group) leadOnce(ctx context.Context, m *member, t *tenure) error {
 	if err := g.reconcile(ctx, m); err != nil {
 		return err
 	}
-	return errors.Join(g.promote(ctx, m, t), g.expire(ctx, m, t), g.mark(ctx, m, t))
+	return errors.Join(g.promote(ctx, m, t), g.expire(ctx, m, t), g.commitReports(ctx, m), g.attend(ctx, m), g.mark(ctx, m, t))
 }
 
 // found proposes the first command, if this member made the group.
@@ -86,7 +88,7 @@ func (g *Group) found(ctx context.Context, m *member) error {
 		return err
 	}
 	c := &pinset.Found{Group: pinset.Digest(g.id), Name: record.Name, Recovery: record.Recovery,
-		Capacity: f.Founding.Capacity, Zone: f.Founding.Zone, NoStore: f.Founding.NoStore, Addrs: g.c.addrs()}
+		Capacity: f.Founding.Capacity, Zone: f.Founding.Zone, NoStore: f.Founding.NoStore, Addrs: g.c.addrs(), Grace: f.Founding.Grace}
 	r, err := g.propose(ctx, m, c, &c.Header)
 	return errors.Join(err, resultError(r))
 }

@@ -21,9 +21,29 @@ func limited(limit int) int {
 	return limit
 }
 
-// pins fills a page: a pin has up to 256 names.
-func (a *answer) pins(s *pinset.State, r request) {
-	limit, room := limited(r.Limit), pageBytes
+// pins fills a page, or gives those that are asked for: a pin has up to 256 names.
+func (a *answer) pins(s *pinset.State, plan *pinset.Plan, silent map[pinset.Peer]bool, r request) {
+	sound := soundMembers(s)
+	room := pageBytes
+	add := func(p pinset.Pin) {
+		w := newPin(s, p)
+		place, _ := plan.Place(p.ID)
+		w.describe(p, place, sound, silent, r.Explain)
+		room -= 512 + peerBytes*(len(p.Copies)+len(w.Holders)+len(w.Unproven)+len(w.Reserve))
+		for _, n := range w.Names {
+			room -= escaped(n)
+		}
+		a.Pins = append(a.Pins, w)
+	}
+	if len(r.IDs) > 0 {
+		for _, id := range r.IDs[:min(len(r.IDs), pageMax)] {
+			if p, ok := s.Pin(id); ok && room >= 0 {
+				add(p)
+			}
+		}
+		return
+	}
+	limit := limited(r.Limit)
 	var after content.ID
 	if r.ID != nil {
 		after = *r.ID
@@ -33,17 +53,19 @@ func (a *answer) pins(s *pinset.State, r request) {
 			a.More = true
 			return
 		}
-		w := newPin(s, p)
-		room -= 512
-		for _, n := range w.Names {
-			room -= escaped(n)
-		}
-		a.Pins = append(a.Pins, w)
+		add(p)
 	}
 }
 
+// peerBytes is about what a peer takes as JSON.
+const peerBytes = 64
+
 // members fills a page with those that come after a peer, in order.
-func (a *answer) members(s *pinset.State, after pinset.Peer, limit int) {
+func (a *answer) members(s *pinset.State, plan *pinset.Plan, silent map[pinset.Peer]bool, after pinset.Peer, limit int) {
+	planned := map[pinset.Peer]int64{}
+	for _, l := range plan.Loads() {
+		planned[l.Peer] = l.Bytes
+	}
 	room := pageBytes
 	for _, x := range s.Members() {
 		if x.Peer <= after {
@@ -53,7 +75,9 @@ func (a *answer) members(s *pinset.State, after pinset.Peer, limit int) {
 			a.More = true
 			return
 		}
-		a.Members = append(a.Members, newMember(s, x))
+		w := newMember(s, x)
+		w.Suspect, w.Planned = silent[x.Peer] && !x.Away && w.Roles.Has(RoleStorage), planned[x.Peer]
+		a.Members = append(a.Members, w)
 		room -= memberBytes(x)
 	}
 }

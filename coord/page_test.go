@@ -64,11 +64,12 @@ func TestPagesFitIntoALine(t *testing.T) {
 			t.Errorf("%s: a line of %d bytes, %v, want less than %d", what, len(line), err, lineMax)
 		}
 	}
+	plan := pinset.NewPlan(s.Clone())
 	var members, changes int
 	var after pinset.Peer
 	for more := true; more; {
 		var a answer
-		a.members(s, after, pageMax)
+		a.members(s, plan, nil, after, pageMax)
 		fits("members", a)
 		members, more = members+len(a.Members), a.More
 		after = a.Members[len(a.Members)-1].Peer

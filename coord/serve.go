@@ -81,6 +81,10 @@ func (c *Coord) serveGroup(ctx context.Context, s network.Stream) error {
 	}
 	defer context.AfterFunc(c.streams, func() { s.Reset() })()
 	limits := memberLimits
+	if g, err := c.group(o.Group); err == nil && !a.joins {
+		g.reports.connected(pinset.Peer(from.String()), 1)
+		defer g.reports.connected(pinset.Peer(from.String()), -1)
+	}
 	if a.joins {
 		limits = joinerLimits
 		defer time.AfterFunc(joinerWait, func() { s.Reset() }).Stop()
@@ -97,7 +101,11 @@ func (c *Coord) serveGroup(ctx context.Context, s network.Stream) error {
 			s.Reset() // what it was let in as is over
 			return answer{Tag: r.Tag, Error: wordStopped, Message: "a new epoch of the group has begun"}
 		}
-		return g.serve(ctx, pinset.Peer(from.String()), a.Nonce, r)
+		done := g.serve(ctx, pinset.Peer(from.String()), a.Nonce, r)
+		if done.Error == wordDenied && !a.joins && g.hasRemoved(from) {
+			s.Reset() // it is told why when it comes again
+		}
+		return done
 	})
 }
 

@@ -46,6 +46,11 @@ const (
 
 	ExpectNone = pinset.ExpectNone // nothing is there
 	ExpectAny  = pinset.ExpectAny  // whatever is there
+
+	// ReplicasMax is the highest replication factor, but for ReplicasAll.
+	ReplicasMax = pinset.ReplicasMax
+	// ReplicasAll as a replication factor stands for a copy on every member that holds any.
+	ReplicasAll = pinset.ReplicasAll
 )
 
 // Binding is what a name means.
@@ -70,6 +75,14 @@ type Pin struct {
 	Index    uint64     `json:"index"`
 	Source   *Source    `json:"source,omitempty"`
 	Names    []string   `json:"names,omitempty"` // display forms
+
+	Wanted   int    `json:"wanted,omitempty"`   // copies: Replicas, or as many as members hold any for ReplicasAll
+	Copies   []Peer `json:"copies,omitempty"`   // who has a verified copy that counts
+	Absent   []Peer `json:"absent,omitempty"`   // who has one that does not: it is away or silent, or nothing it says counts
+	Unproven []Peer `json:"unproven,omitempty"` // who could not prove that it holds one
+	Holders  []Peer `json:"holders,omitempty"`  // who is to hold one, as planned
+	Reserve  []Peer `json:"reserve,omitempty"`  // who comes next, when it was asked for
+	Lack     string `json:"lack,omitempty"`     // why fewer are planned than wanted: "members" or "room"
 }
 
 // Member is a peer in the group.
@@ -85,6 +98,10 @@ type Member struct {
 	NoStore  bool     `json:"no_store,omitempty"`
 	By       Peer     `json:"by"`
 	Index    uint64   `json:"index"`
+	Away     bool     `json:"away,omitempty"`     // not heard for the grace time: the plan does without it
+	Suspect  bool     `json:"suspect,omitempty"`  // not heard for a while, as far as the leader was asked
+	Unproven bool     `json:"unproven,omitempty"` // could not prove what it holds: nothing of it counts
+	Planned  int64    `json:"planned,omitempty"`  // bytes that are to be on it
 }
 
 // Change is an entry of the group's log of changes.
@@ -114,7 +131,8 @@ type Status struct {
 	Names    int    `json:"names"`
 	Members  int    `json:"members"`
 	Admins   int    `json:"admins"`
-	Open     bool   `json:"open,omitempty"` // anyone may read
+	Open     bool   `json:"open,omitempty"`     // anyone may read
+	Grace    int64  `json:"grace_ms,omitempty"` // how long a member may be away before its copies are made elsewhere
 }
 
 func newBinding(b pinset.Binding) Binding {
@@ -131,7 +149,7 @@ func newPin(s *pinset.State, p pinset.Pin) Pin {
 
 func newMember(s *pinset.State, m pinset.Member) Member {
 	return Member{Peer: m.Peer, Vote: m.Vote, MayVote: m.MayVote, AtOnce: s.VotesAtOnce(m), Roles: s.Roles(m.Peer), Capacity: m.Capacity,
-		Zone: m.Zone, Addrs: m.Addrs, NoStore: m.NoStore, By: m.By, Index: m.Index}
+		Zone: m.Zone, Addrs: m.Addrs, NoStore: m.NoStore, By: m.By, Index: m.Index, Away: m.Away, Unproven: m.Unproven}
 }
 
 func newChange(c pinset.Change) Change {

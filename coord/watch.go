@@ -70,9 +70,11 @@ func (g *Group) remember(m *member) error {
 	var members []knownMember
 	var admins, mayVote []pinset.Peer
 	var epoch uint64
+	var own pinset.Member
 	m.fsm.view(func(s *pinset.State) {
 		info, _ := s.Group()
 		epoch = info.Epoch
+		own, _ = s.Member(g.c.self())
 		for _, x := range s.Members() {
 			members = append(members, knownMember{x.Peer, x.Addrs})
 			if votesOrMay(x) {
@@ -97,6 +99,10 @@ func (g *Group) remember(m *member) error {
 	return g.change(func(f *groupFile) {
 		if f.Epoch == epoch { // and not in a later one already, which is to begin
 			f.Members, f.Voters, f.MayVote, f.Founding = members, voters, mayVote, nil
+			f.Capacity = 0
+			if !own.NoStore {
+				f.Capacity = own.Capacity
+			}
 			f.void(admins)
 		}
 	})

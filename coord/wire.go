@@ -54,6 +54,7 @@ const (
 	statusPollWait = time.Second      // for another member's word on how it is
 	pollWait       = 2 * time.Second  // the same, for people
 	pollsMax       = 64               // members asked at once
+	reportMax      = 800              // IDs in a report, of 70 bytes each
 )
 
 // Limits of those who have no role yet, and say that they have a token: anybody can.
@@ -192,9 +193,12 @@ const (
 	opLeave   op = "leave"
 	opGrant   op = "grant"
 	opRevoke  op = "revoke"
-	opLog     op = "log"    // changes after a log index
-	opUpdate  op = "update" // of a member's own addresses, capacity, zone
-	opRejoin  op = "rejoin" // of a member that lost its log: take my vote away
+	opLog     op = "log"     // changes after a log index
+	opUpdate  op = "update"  // of a member's own addresses, capacity, zone
+	opRejoin  op = "rejoin"  // of a member that lost its log: take my vote away
+	opReport  op = "report"  // of a member to the leader: which copies it holds
+	opSet     op = "set"     // of the group's settings
+	opHolding op = "holding" // what this member itself has of some contents
 )
 
 // readMode says how fresh an answer must be.
@@ -247,6 +251,39 @@ type request struct {
 	NoStore   bool              `json:"no_store,omitempty"`
 
 	Committed uint64 `json:"committed,omitempty"` // rejoin
+
+	IDs     []content.ID `json:"ids,omitempty"`     // pins: these alone; holding
+	Explain bool         `json:"explain,omitempty"` // pins: with the reserve order, and why
+	Report  *report      `json:"report,omitempty"`
+	// Change is what an update changes; nil: the addresses.
+	Change *memberChange `json:"change,omitempty"`
+	Grace  int64         `json:"grace_ms,omitempty"` // set
+}
+
+// memberChange is what a member changes of its own entry: what is not nil.
+type memberChange struct {
+	Capacity *int64  `json:"capacity,omitempty"`
+	Zone     *string `json:"zone,omitempty"`
+	NoStore  *bool   `json:"no_store,omitempty"`
+}
+
+// report is what a member tells the leader of its store: how it differs from the
+// state that the member has applied. The same report twice is one; none is a sign
+// of life.
+type report struct {
+	Held []content.ID `json:"held,omitempty"` // verified here, and not in the state
+	Gone []content.ID `json:"gone,omitempty"` // in the state, and not here
+	// Spare are in the state and here, and the plan has no use for them: as far as
+	// the leader agrees they are taken out of the state, and dropped after that.
+	Spare []content.ID `json:"spare,omitempty"`
+	// Accused are copies of others that did not stand the proof.
+	Accused []accusation `json:"accused,omitempty"`
+}
+
+// accusation says that a peer could not show that it holds a content.
+type accusation struct {
+	Peer pinset.Peer `json:"peer"`
+	ID   content.ID  `json:"id"`
 }
 
 // word is why a request was not done. Append-only.
@@ -288,13 +325,14 @@ type answer struct {
 	Age   int64  `json:"age_ms,omitempty"` // of a stale read
 	Stale bool   `json:"stale,omitempty"`
 
-	Current uint64   `json:"current,omitempty"` // of a conflict: pinset.Result
-	Binding *Binding `json:"binding,omitempty"`
-	Pin     *Pin     `json:"pin,omitempty"`
-	Pins    []Pin    `json:"pins,omitempty"`
-	Members []Member `json:"members,omitempty"`
-	Changes []Change `json:"changes,omitempty"`
-	Status  *Status  `json:"status,omitempty"`
+	Current uint64    `json:"current,omitempty"` // of a conflict: pinset.Result
+	Binding *Binding  `json:"binding,omitempty"`
+	Pin     *Pin      `json:"pin,omitempty"`
+	Pins    []Pin     `json:"pins,omitempty"`
+	Members []Member  `json:"members,omitempty"`
+	Changes []Change  `json:"changes,omitempty"`
+	Status  *Status   `json:"status,omitempty"`
+	Holding []Holding `json:"holding,omitempty"` // in the order of the request's IDs
 
 	Record *node.Envelope `json:"record,omitempty"` // of a join: the founding record
 	Epochs []knownEpoch   `json:"epochs,omitempty"` // of a join: how the later epochs began

@@ -165,9 +165,19 @@ func (c *Client) Examine(ctx context.Context) iter.Seq2[Finding, error] {
 }
 
 // ChangeGroup does one op on a group: create, join, follow, unfollow, link, invite,
-// leave, remove, grant, revoke, recover, backup or restore.
+// leave, remove, grant, revoke, set, recover, backup or restore.
 func (c *Client) ChangeGroup(ctx context.Context, op string, req GroupRequest) (*GroupDone, error) {
 	return runStream[*GroupDone](ctx, c, http.MethodPost, pathGroups+"/"+op, req, func(Event) {}, nil)
+}
+
+// DrainGroup is ChangeGroup of a leave with Drain; on gets what remains as it gets less.
+func (c *Client) DrainGroup(ctx context.Context, req GroupRequest, on func(*Drained)) (*GroupDone, error) {
+	req.Drain = true
+	return runStream[*GroupDone](ctx, c, http.MethodPost, pathGroups+"/leave", req, func(e Event) {
+		if d, ok := e.(*Drained); ok {
+			on(d)
+		}
+	}, nil)
 }
 
 // Survey tells what is left of a group.
@@ -200,8 +210,11 @@ func (c *Client) PlanGroup(ctx context.Context, req PlanRequest) (*PlanDone, err
 }
 
 // Pin has a group pin what req means.
-func (c *Client) Pin(ctx context.Context, req PinRequest) (*Pinned, error) {
-	return runStream[*Pinned](ctx, c, http.MethodPost, pathPins, req, func(Event) {}, nil)
+//
+// With req.Wait on gets how far the copies are, and it returns when there are as many as
+// were asked for.
+func (c *Client) Pin(ctx context.Context, req PinRequest, on func(Event)) (*Pinned, error) {
+	return runStream[*Pinned](ctx, c, http.MethodPost, pathPins, req, on, nil)
 }
 
 // Unpin takes a pin back.

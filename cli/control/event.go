@@ -22,6 +22,8 @@ func (*GroupDone) event() string       { return "group" }
 func (*PlanDone) event() string        { return "plan" }
 func (*Pinned) event() string          { return "pinned" }
 func (*Unpinned) event() string        { return "unpinned" }
+func (*Drained) event() string         { return "draining" }
+func (*Copied) event() string          { return "copied" }
 func (*Error) event() string           { return "error" }
 
 // newEvent returns an empty event of a kind, nil for one that is not known.
@@ -59,6 +61,10 @@ func newEvent(kind string) Event {
 		return new(Pinned)
 	case "unpinned":
 		return new(Unpinned)
+	case "draining":
+		return new(Drained)
+	case "copied":
+		return new(Copied)
 	case "error":
 		return new(Error)
 	}

@@ -21,11 +21,16 @@ type GroupRequest struct {
 	Role     string  `json:"role,omitempty"`     // invite, grant, revoke
 	TTL      float64 `json:"ttl_s,omitempty"`    // invite
 	Peer     peer.ID `json:"peer,omitempty"`     // remove, grant, revoke
-	Capacity int64   `json:"capacity,omitempty"` // create, join: bytes for copies
+	Capacity int64   `json:"capacity,omitempty"` // create, join: bytes for copies; 0: half of what is free
 	Zone     string  `json:"zone,omitempty"`     // create, join
 	NoStore  bool    `json:"no_store,omitempty"` // create, join
-	File     string  `json:"file,omitempty"`     // backup, restore: an absolute path
-	Key      string  `json:"key,omitempty"`      // recover, restore: the recovery key
+	Adopt    bool    `json:"adopt,omitempty"`    // create, join: what is shared in place counts as a copy
+	Grace    float64 `json:"grace_s,omitempty"`  // create, set: how long a member may be away; 0: the default, or no change
+	Drain    bool    `json:"drain,omitempty"`    // leave: the copies go elsewhere first
+	// Member is what set changes of what this peer brings into the group.
+	Member *MemberRequest `json:"member,omitempty"`
+	File   string         `json:"file,omitempty"` // backup, restore: an absolute path
+	Key    string         `json:"key,omitempty"`  // recover, restore: the recovery key
 	// Force, of backup: replace the file; recover: although another log goes further;
 	// invite: the vote at once; leave, remove, revoke: though it costs safety.
 	Force    bool   `json:"force,omitempty"`
@@ -33,6 +38,14 @@ type GroupRequest struct {
 	Everyone bool   `json:"everyone,omitempty"` // grant, revoke: instead of Peer
 
 	Seen *coord.Standing `json:"seen,omitempty"` // recover: what was shown of this peer's log, and agreed to
+}
+
+// MemberRequest is what is to be changed: what is not nil.
+type MemberRequest struct {
+	Capacity *int64  `json:"capacity,omitempty"`
+	Zone     *string `json:"zone,omitempty"`
+	NoStore  *bool   `json:"no_store,omitempty"`
+	Adopt    *bool   `json:"adopt,omitempty"`
 }
 
 // GroupDone is the event that ends a GroupRequest.
@@ -50,6 +63,14 @@ type GroupDone struct {
 	Epoch       uint64    `json:"epoch,omitempty"`        // that a recovery or a restore began
 
 	Backup *GroupBackup `json:"backup,omitempty"`
+	Left   *Drained     `json:"drained,omitempty"` // of a leave with Drain: what remained
+}
+
+// Drained tells what has yet to be copied elsewhere before this peer can leave.
+type Drained struct {
+	Contents int   `json:"contents"` // that others have not enough copies of
+	Bytes    int64 `json:"bytes"`    // of them
+	Short    int   `json:"short"`    // of them, those that no other member has room for
 }
 
 // groups returns the coordination of groups, which only a peer that stays has.
@@ -123,6 +144,10 @@ func (s *Server) changeGroup(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	if r.PathValue("op") == "leave" && req.Drain {
+		s.drain(w, r, c, req)
+		return
+	}
 	done, err := s.groupOp(r.Context(), c, r.PathValue("op"), req)
 	if err != nil {
 		writeError(w, ErrorOf(err))
@@ -132,7 +157,11 @@ func (s *Server) changeGroup(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) groupOp(ctx context.Context, c *coord.Coord, op string, req GroupRequest) (*GroupDone, error) {
-	member := coord.MemberOptions{Capacity: req.Capacity, Zone: req.Zone, NoStore: req.NoStore}
+	grace := time.Duration(req.Grace * float64(time.Second))
+	if grace != 0 && (grace < coord.GraceMin || grace > coord.GraceMax) {
+		return nil, Errorf(CodeUsage, "a grace time is %s to %d days", coord.GraceMin, int(coord.GraceMax.Hours()/24))
+	}
+	member := coord.MemberOptions{Capacity: req.Capacity, Zone: req.Zone, NoStore: req.NoStore, Adopt: req.Adopt, Grace: grace}
 	switch op {
 	case "recover", "backup", "restore":
 		return recoverOp(ctx, c, op, req)
@@ -177,6 +206,9 @@ func (s *Server) groupOp(ctx context.Context, c *coord.Coord, op string, req Gro
 		done.Did = "unfollowed"
 		_, err := c.Unfollow(g.ID.String())
 		return done, err
+	case "set":
+		done.Did = "set"
+		return done, setGroup(ctx, cl, grace, req.Member)
 	case "link":
 		l, err := cl.Link(ctx)
 		done.Link = l.String()

@@ -21,6 +21,10 @@ type MemberLine struct {
 	Zone     string      `json:"zone"`
 	Capacity int64       `json:"capacity"` // bytes for copies
 	NoStore  bool        `json:"no_store,omitempty"`
+	Planned  int64       `json:"planned"`            // bytes of copies that are to be on it
+	Away     bool        `json:"away,omitempty"`     // not heard for the grace time: copies are made elsewhere
+	Suspect  bool        `json:"suspect,omitempty"`  // not heard for a while
+	Unproven bool        `json:"unproven,omitempty"` // could not prove what it holds: nothing of it counts
 	Addrs    []string    `json:"addrs"`
 	By       coord.Peer  `json:"by"`    // who admitted it
 	Index    uint64      `json:"index"` // the log index at which
@@ -98,7 +102,8 @@ func (s *Server) listMembers(w http.ResponseWriter, r *http.Request) {
 	out := newStream(w, r, contentTypeLines)
 	for _, m := range members {
 		line := MemberLine{Peer: m.Peer, Vote: m.Vote, MayVote: m.MayVote, Waiting: coord.Waiting(members, m), Roles: m.Roles,
-			Zone: m.Zone, Capacity: m.Capacity, NoStore: m.NoStore, Addrs: append([]string{}, m.Addrs...), By: m.By, Index: m.Index, Stale: stale}
+			Zone: m.Zone, Capacity: m.Capacity, NoStore: m.NoStore, Planned: m.Planned,
+			Away: m.Away, Suspect: m.Suspect, Unproven: m.Unproven, Addrs: append([]string{}, m.Addrs...), By: m.By, Index: m.Index, Stale: stale}
 		if stale {
 			line.Age = age.Seconds()
 		}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/p2pshare/p2pshare/coord"
@@ -18,18 +20,31 @@ type PinRequest struct {
 	Group    string    `json:"group,omitempty"`
 	What     string    `json:"what"`
 	Literal  bool      `json:"literal,omitempty"`
-	Replicas int       `json:"replicas,omitempty"` // 0: 3
+	Replicas int       `json:"replicas,omitempty"` // 0: 3; coord.ReplicasAll: every member
 	Expires  time.Time `json:"expires,omitzero"`   // zero: never
 	Replace  bool      `json:"replace,omitempty"`  // what the name means now
+	Adopt    bool      `json:"adopt,omitempty"`    // what is shared in place counts as this peer's copy
+	Wait     bool      `json:"wait,omitempty"`     // until there are copies
+	Copies   int       `json:"copies,omitempty"`   // with Wait: so many; 0: as many as are wanted
 }
 
 // Pinned ends a PinRequest.
 type Pinned struct {
-	Group   string       `json:"group"`
-	Name    string       `json:"name"`
-	ID      content.ID   `json:"id"`
-	Index   uint64       `json:"index"`
-	Holders []coord.Peer `json:"holders"` // as planned
+	Group    string       `json:"group"`
+	Name     string       `json:"name"`
+	ID       content.ID   `json:"id"`
+	Index    uint64       `json:"index"`
+	Holders  []coord.Peer `json:"holders"` // as planned
+	State    string       `json:"state"`
+	Verified int          `json:"verified"`         // copies
+	Wanted   int          `json:"wanted"`           // copies
+	Shared   string       `json:"shared,omitempty"` // the path, when it was shared for this
+}
+
+// Copied tells how far a pin's copies are, while a PinRequest with Wait waits.
+type Copied struct {
+	ID content.ID `json:"id"`
+	PinState
 }
 
 // Unpinned ends a DELETE of /pins.
@@ -37,23 +52,6 @@ type Unpinned struct {
 	Group string `json:"group"`
 	What  string `json:"what"`
 	Index uint64 `json:"index"`
-}
-
-// PinLine is one line of GET /pins.
-type PinLine struct {
-	Name     string     `json:"name"` // empty: it was pinned without one
-	ID       content.ID `json:"id"`
-	Kind     share.Kind `json:"kind"`
-	Size     int64      `json:"size"`
-	Replicas int        `json:"replicas"`
-	State    string     `json:"state"`
-	Copies   []struct{} `json:"copies"` // verified ones; none are kept yet
-	Expires  time.Time  `json:"expires,omitzero"`
-	By       coord.Peer `json:"by"`
-	Index    uint64     `json:"index"`
-	Stale    bool       `json:"stale,omitempty"` // it is not what the group confirmed just now
-	Age      float64    `json:"age_s,omitempty"` // of a stale one; negative when not known
-	Cut      bool       `json:"cut,omitempty"`   // the list was longer: a follower keeps no more of it
 }
 
 func (s *Server) addPin(w http.ResponseWriter, r *http.Request) {
@@ -65,23 +63,42 @@ func (s *Server) addPin(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	done, err := s.pin(r.Context(), c, req)
+	if req.Copies < 0 || req.Replicas < 0 || req.Replicas > coord.ReplicasMax && req.Replicas != coord.ReplicasAll {
+		writeError(w, Errorf(CodeUsage, "1 to %d copies, or all", coord.ReplicasMax))
+		return
+	}
+	done, pinned, err := s.pin(r.Context(), c, req)
 	if err != nil {
 		writeError(w, ErrorOf(err))
 		return
 	}
-	newStream(w, r, contentTypeLines).send(done)
+	out := newStream(w, r, contentTypeLines)
+	if req.Wait {
+		if err := s.awaitCopies(r.Context(), pinned, req.Copies, done, out); err != nil {
+			out.fail(ErrorOf(err))
+			return
+		}
+	}
+	out.send(done)
 }
 
-// pin pins what is meant: what is shared from here, or else what is found.
-func (s *Server) pin(ctx context.Context, c *coord.Coord, req PinRequest) (*Pinned, error) {
+// pin pins what is meant: what is shared from here, or else what is found. It returns
+// the group, to be asked for more.
+func (s *Server) pin(ctx context.Context, c *coord.Coord, req PinRequest) (*Pinned, *coord.Client, error) {
 	g, err := pickKnown(c, req.Group)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	if req.Adopt && g.Follows {
+		return nil, nil, Errorf(CodeUsage, "this peer is no member of %q: its copy can't count", share.Escape(g.Name))
+	}
+	shared, err := s.shareForPin(ctx, req)
+	if err != nil {
+		return nil, nil, err
 	}
 	o, err := s.meant(ctx, req)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	o.Replicas, o.Expires = req.Replicas, req.Expires
 	info := s.cfg.Node.AddrInfo()
@@ -101,13 +118,39 @@ func (s *Server) pin(ctx context.Context, c *coord.Coord, req PinRequest) (*Pinn
 		index, err = cl.Pin(ctx, o)
 	}
 	if err != nil {
-		return nil, pinError(err, o)
+		return nil, nil, pinError(err, o)
 	}
-	done := &Pinned{Group: g.Name, Name: string(o.Name), ID: o.ID, Index: index, Holders: []coord.Peer{}}
-	if holders, err := c.Planned(g.ID, o.ID); err == nil {
-		done.Holders = append(done.Holders, holders...)
+	done := &Pinned{Group: g.Name, Name: string(o.Name), ID: o.ID, Index: index, Holders: []coord.Peer{}, Shared: shared}
+	if req.Adopt {
+		if err := c.Adopt(ctx, g.ID, o.ID, o.Kind); err != nil {
+			return nil, nil, err
+		}
 	}
-	return done, nil
+	if pins, _, err := cl.PinsOf(ctx, []content.ID{o.ID}, coord.ReadOptions{}, false); err == nil && len(pins) == 1 {
+		done.fill(pins[0], coord.HealthOf(pins[0], nil))
+	}
+	return done, cl, nil
+}
+
+func (d *Pinned) fill(p coord.Pin, h coord.PinHealth) {
+	d.Holders = append([]coord.Peer{}, p.Holders...)
+	d.State, d.Verified, d.Wanted = h.String(), h.Verified, h.Wanted
+}
+
+// shareForPin shares a path that is to be pinned, and is not shared yet, with whoever
+// asks for it by its ID. It returns the path if it did.
+func (s *Server) shareForPin(ctx context.Context, req PinRequest) (string, error) {
+	if !filepath.IsAbs(req.What) || req.Literal {
+		return "", nil
+	}
+	if here, err := s.cfg.Library.Lookup(req.What); err == nil && len(here) > 0 {
+		return "", nil
+	}
+	if _, err := os.Stat(req.What); err != nil {
+		return "", nil // it may be a name
+	}
+	_, err := s.cfg.Library.Add(ctx, req.What, share.AddOptions{Scope: share.Scope{Unlisted: true}})
+	return req.What, err
 }
 
 // pinError tells what is there when a name means something else.
@@ -189,10 +232,11 @@ func (s *Server) listPins(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	how := freshnessOf(r)
+	explain, _ := strconv.ParseBool(r.URL.Query().Get("explain"))
 	out := newStream(w, r, contentTypeLines)
-	sent, err := sendPins(r.Context(), c.Client(g.ID), coord.ReadOptions{Stale: how.stale}, out)
+	sent, err := sendPins(r.Context(), c.Client(g.ID), pinListing{coord.ReadOptions{Stale: how.stale}, explain}, out)
 	if !sent && how.mayFallBack(err) {
-		_, err = sendPins(r.Context(), c.Client(g.ID), coord.ReadOptions{Stale: true}, out)
+		_, err = sendPins(r.Context(), c.Client(g.ID), pinListing{coord.ReadOptions{Stale: true}, explain}, out)
 	}
 	if err != nil {
 		out.fail(how.errorOf(err))
@@ -204,12 +248,12 @@ func (s *Server) listPins(w http.ResponseWriter, r *http.Request) {
 const pinsWait = 4 * time.Second
 
 // sendPins lists the pins, and reports whether any line was sent.
-func sendPins(ctx context.Context, cl *coord.Client, o coord.ReadOptions, out *stream) (sent bool, err error) {
+func sendPins(ctx context.Context, cl *coord.Client, o pinListing, out *stream) (sent bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	first := time.AfterFunc(pinsWait, func() { cancel(context.DeadlineExceeded) })
 	defer first.Stop()
-	for page, err := range cl.PinPages(ctx, o) {
+	for page, err := range cl.PinPages(ctx, o.ReadOptions) {
 		first.Stop()
 		if err != nil {
 			if cause := context.Cause(ctx); errors.Is(err, context.Canceled) && cause != nil {
@@ -217,33 +261,20 @@ func sendPins(ctx context.Context, cl *coord.Client, o coord.ReadOptions, out *s
 			}
 			return sent, fmt.Errorf("list pins: %w", err)
 		}
-		for _, p := range page.Pins {
-			if err := sendPin(p, page, o.Stale, out); err != nil {
+		pins := page.Pins
+		var has map[content.ID]map[coord.Peer]coord.Holding
+		if !o.Stale {
+			has = cl.Holdings(ctx, pins)
+		}
+		if o.explain && len(pins) > 0 {
+			pins = explained(ctx, cl, pins, o.ReadOptions)
+		}
+		for _, p := range pins {
+			if err := sendPin(p, has[p.ID], page, o, out); err != nil {
 				return sent, err
 			}
 			sent = true
 		}
 	}
 	return sent, nil
-}
-
-// sendPin sends a line for each name of a pin.
-func sendPin(p coord.Pin, page coord.PinPage, stale bool, out *stream) error {
-	line := PinLine{ID: p.ID, Kind: share.Kind(p.Kind.String()), Size: p.Size, Replicas: p.Replicas, State: "pinned",
-		Copies: []struct{}{}, By: p.By, Index: p.Index, Stale: stale, Cut: page.Cut}
-	if stale {
-		line.Age = page.Age.Seconds()
-	}
-	if p.Expires != 0 {
-		line.Expires = time.UnixMilli(p.Expires).UTC()
-	}
-	if len(p.Names) == 0 {
-		p.Names = []string{""}
-	}
-	for _, line.Name = range p.Names {
-		if err := out.sendLine(line); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -1,0 +1,69 @@
+package coord
+
+import (
+	"context"
+	"slices"
+
+	"github.com/p2pshare/p2pshare/coord/internal/pinset"
+	"github.com/p2pshare/p2pshare/share"
+	"github.com/p2pshare/p2pshare/share/content"
+)
+
+// plan returns the state as it is, and its plan. Neither is to be changed.
+func (g *Group) plan(m *member) (*pinset.State, *pinset.Plan) {
+	plan := m.planner.plan(m.fsm)
+	return plan.State(), plan
+}
+
+// wantedElsewhere says whether another group of this peer's may want a content here:
+// it does, or it does not run just now.
+func (c *Coord) wantedElsewhere(but *Group, id content.ID) bool {
+	for _, g := range c.Groups() {
+		if g == but || g.known().parked() != nil {
+			continue
+		}
+		m, err := g.running()
+		if err != nil {
+			return true
+		}
+		state, plan := g.plan(m)
+		pin, pinned := state.Pin(id)
+		place, _ := plan.Place(id)
+		if pinned && (slices.Contains(pin.Copies, c.self()) || slices.Contains(place.Holders, c.self())) {
+			return true
+		}
+	}
+	return false
+}
+
+// settleQuota tells the store how much all groups together may put into it.
+func (c *Coord) settleQuota() {
+	var quota int64
+	for _, g := range c.Groups() {
+		if f := g.known(); f.parked() == nil {
+			quota += f.Capacity
+		}
+	}
+	c.holds.setQuota(max(quota, 1)) // 0 would be no quota
+}
+
+// Adopt has what this peer shares in place count as its copy of a content, where it
+// is whole; see MemberOptions.Adopt. ErrNoGroup if this peer is no member, or holds
+// no copies.
+func (c *Coord) Adopt(ctx context.Context, group GroupID, id content.ID, kind Kind) error {
+	g, err := c.group(group)
+	if err != nil {
+		return err
+	}
+	if c.holds == nil {
+		return ErrNoGroup
+	}
+	_, err = c.holds.store.Hold(ctx, id, share.HoldOptions{Kind: share.Kind(kind.String()), Adopt: true})
+	if err == nil {
+		c.holds.look(id)
+		if r := g.copies(); r != nil {
+			r.nudge()
+		}
+	}
+	return err
+}
