@@ -397,20 +397,29 @@ func (g *getting) adopt(c *Candidate, name Name, kind Kind, e *node.Envelope) {
 }
 
 // askKind asks sources for a manifest of c, one after the other as they come,
-// until one has it. That none has is no fault: then c is a file without a name.
+// until one has it. That none has is no fault: then c is a file without a name, or
+// a directory, when one says so who holds it for others.
 func (g *getting) askKind(ctx context.Context, c *Candidate) error {
 	asked := map[peer.ID]bool{}
 	for {
 		live, more, change := g.crowd.members()
+		held := Kind("")
 		for _, s := range live {
 			if s.via() == ViaLocal || s.via() == ViaMirror || asked[s.peer()] {
 				continue
 			}
 			asked[s.peer()] = true
-			known := g.askKindOf(ctx, c, s)
+			known, kind := g.askKindOf(ctx, c, s)
 			if known {
 				return nil
 			}
+			if kind == KindDir || kind == KindFile && held == "" {
+				held = kind
+			}
+		}
+		if held != "" {
+			c.Kind = held
+			return nil
 		}
 		if !more || len(asked) >= probeParallel {
 			return ctx.Err()
@@ -424,10 +433,10 @@ func (g *getting) askKind(ctx context.Context, c *Candidate) error {
 	}
 }
 
-func (g *getting) askKindOf(ctx context.Context, c *Candidate, s source) (known bool) {
+func (g *getting) askKindOf(ctx context.Context, c *Candidate, s source) (known bool, held Kind) {
 	ctx, cancel := context.WithTimeout(ctx, askMax)
 	defer cancel()
-	_, err := g.library.askMeta(ctx, peer.AddrInfo{ID: s.peer()}, metaRequest{Op: opID, ID: c.ID.String()},
+	end, err := g.library.askMeta(ctx, peer.AddrInfo{ID: s.peer()}, metaRequest{Op: opID, ID: c.ID.String()},
 		func(m Manifest, e node.Envelope, _ node.Via) error {
 			if m.ID != c.ID {
 				return &CorruptError{ID: c.ID, Reason: "it answers with a manifest of another content"}
@@ -443,7 +452,7 @@ func (g *getting) askKindOf(ctx context.Context, c *Candidate, s source) (known 
 	if errors.As(err, &bad) {
 		g.crowd.drop(s, bad)
 	}
-	return known
+	return known, end.Kind
 }
 
 // place says where to save: the directory, opened, and the name in it.

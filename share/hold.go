@@ -388,6 +388,23 @@ func (l *Library) Holding(ctx context.Context) iter.Seq2[Held, error] {
 	})
 }
 
+// Damaged returns what of the held contents is Damaged, to be scrubbed: it costs little
+// while nothing is.
+func (l *Library) Damaged(ctx context.Context) (ids []content.ID, err error) {
+	if damage, err := l.catalog.damage(); err != nil || len(damage) == 0 {
+		return nil, err
+	}
+	for h, err := range l.Holding(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		if h.Damaged {
+			ids = append(ids, h.ID)
+		}
+	}
+	return ids, nil
+}
+
 // Unfinished yields what Hold has begun and not brought to its end, with what of it
 // is in the store: to be held or released. Those under way are among them.
 func (l *Library) Unfinished(ctx context.Context) iter.Seq2[Held, error] {

@@ -258,6 +258,10 @@ func TestHoldOfADirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	getter, _ := startPeer(t, node.Config{})
+	got, err := getter.get(t, s.ID.String(), GetOptions{Peers: []peer.AddrInfo{holder.AddrInfo()}, NoServe: true})
+	if err != nil || got.Kind != KindDir || got.Files != h.Files {
+		t.Errorf("get by the ID = %+v, %v, want the directory", got, err)
+	}
 	for _, p := range []*testPeer{getter, holder} {
 		l := Link{ID: s.ID, Name: "tree", Kind: KindDir, Peers: []peer.AddrInfo{holder.AddrInfo()}}
 		got, err := p.get(t, l.String(), GetOptions{})

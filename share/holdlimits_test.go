@@ -325,3 +325,20 @@ func TestAdopt(t *testing.T) {
 	}
 	holder.mustBeInOrder(t)
 }
+
+func TestHoldRate(t *testing.T) {
+	sharer, _ := startPeer(t, node.Config{})
+	holder, _ := startPeer(t, node.Config{})
+	s := sharer.add(t, sharer.write(t, "slow", randomBytes(2<<20, "slow")), AddOptions{})
+	holder.lib.SetHoldRate(4 << 20)
+	start := time.Now()
+	holder.hold(t, s.ID, sharer.from(s))
+	if took := time.Since(start); took < 300*time.Millisecond {
+		t.Errorf("2 MiB at 4 MiB/s took %s", took)
+	}
+	// A get is not held back by it.
+	got, err := holder.get(t, sharer.lib.Link(sharer.add(t, sharer.write(t, "fast", randomBytes(32<<20, "fast")), AddOptions{})).String(), GetOptions{})
+	if err != nil || got.Took > 7*time.Second {
+		t.Errorf("get of 32 MiB = %+v, %v", got, err)
+	}
+}

@@ -174,6 +174,9 @@ func TestScrubOfADirectory(t *testing.T) {
 	if h := holder.holding(t)[s.ID]; !h.Damaged {
 		t.Error("damage in a file is not the directory's")
 	}
+	if ids, err := holder.lib.Damaged(t.Context()); err != nil || len(ids) != 1 || ids[0] != s.ID {
+		t.Errorf("Damaged = %v, %v, want the directory", ids, err)
+	}
 	found, err := holder.lib.Scrub(t.Context(), s.ID, ScrubOptions{Sources: []peer.AddrInfo{sharer.AddrInfo()}})
 	if err != nil || found.Damaged != 4 || found.Repaired != 4 || found.Fetched > 4*content.GroupSize {
 		t.Errorf("Scrub = %+v, %v, want four repaired", found, err)
@@ -181,8 +184,8 @@ func TestScrubOfADirectory(t *testing.T) {
 	if again, err := holder.lib.Scrub(t.Context(), s.ID, ScrubOptions{}); err != nil || again.Damaged != 0 || again.Read != h.Bytes || again.Fetched != 0 {
 		t.Errorf("Scrub again = %+v, %v, want %d bytes read and none wrong", again, err, h.Bytes)
 	}
-	if h := holder.holding(t)[s.ID]; h.Damaged {
-		t.Error("what was repaired is damaged still")
+	if ids, err := holder.lib.Damaged(t.Context()); err != nil || len(ids) != 0 {
+		t.Errorf("Damaged after the repair = %v, %v", ids, err)
 	}
 	holder.mustBeInOrder(t)
 }

@@ -61,7 +61,21 @@ func (l *Library) answerMeta(ctx context.Context, w io.Writer, line []byte, from
 			return err
 		}
 	}
-	return writeLine(w, metaAnswer{End: true})
+	return writeLine(w, metaAnswer{End: true, Kind: l.kindHeld(q)})
+}
+
+// kindHeld is what a content is that is held for others, without a manifest: to ask
+// for its ID is to know of it.
+func (l *Library) kindHeld(q metaRequest) Kind {
+	id, err := content.Parse(q.ID)
+	if q.Op != opID || err != nil {
+		return ""
+	}
+	h, ok, err := l.Held(id)
+	if !ok || err != nil || h.Adopted {
+		return ""
+	}
+	return h.Kind
 }
 
 // servable tells whether a share is still on disk, as far as a look at it can

@@ -29,6 +29,11 @@ import (
 //	{"manifest":{"sender":…,"content":…,"signature":…}}
 //	{"end":true}                  or {"end":true,"error":"why"}
 //
+// The end of an answer to id may say what the content is, when the peer holds it for
+// others and has no name for it:
+//
+//	{"end":true,"kind":"dir"}
+//
 // A list has the manifests of what the asker may see: of no share that is
 // unlisted, to another peer, or for the LAN only when the asker is not reached
 // over it; nor of one that can't be served now, nor any that has expired. The
@@ -153,6 +158,7 @@ type metaAnswer struct {
 	Error    string          `json:"error,omitempty"`
 	Total    int             `json:"total,omitempty"` // at a list's end
 	Next     string          `json:"next,omitempty"`  // at a list's end: hostile
+	Kind     Kind            `json:"kind,omitempty"`  // at the end of opID's, of what is held without a name: hostile
 
 	// Of opHaves; all of it hostile.
 	Size  int64      `json:"size,omitempty"`
