@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"mime"
-	"path"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -48,7 +46,7 @@ const (
 func newManifest(s Share, publisher peer.ID, previous int64, now time.Time) Manifest {
 	return Manifest{
 		V: manifestVersion, Name: s.Name, ID: s.ID, Kind: s.Kind, Size: s.Size,
-		Media:     mime.TypeByExtension(path.Ext(string(s.Name))),
+		Media:     mediaOf(s.Name, s.Kind),
 		Publisher: publisher,
 		Seq:       max(previous+1, now.UnixMilli()),
 		Issued:    now.UTC().Truncate(time.Second),
