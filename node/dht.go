@@ -37,7 +37,7 @@ var kadProtocols = []protocol.ID{
 	protocolPrefix + dual.LanExtension + "/kad/1.0.0",
 }
 
-// Lifetimes of DHT records, at kad-dht's defaults.
+// Lifetimes of provider records, at kad-dht's defaults; see valueAge for the others.
 const (
 	recordAge       = 48 * time.Hour
 	providerAddrAge = 24 * time.Hour
@@ -93,7 +93,7 @@ func newRouting(ctx context.Context, n *Node) (_ *routing, err error) {
 		dht.Concurrency(3), // a third of the default's messages at the same latency
 		dht.Resiliency(3),
 		dht.Validator(validators),
-		dht.MaxRecordAge(recordAge),
+		dht.MaxRecordAge(valueAge),
 		dht.ProviderManagerOpts(records.ProvideValidity(recordAge), records.ProviderAddrTTL(providerAddrAge)),
 		dht.OnRequestHook(r.noteProvider),
 		dht.BootstrapPeersFunc(n.bootstrapOnceListening),

@@ -10,7 +10,6 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-datastore"
 	"github.com/ipfs/go-datastore/namespace"
-	dht "github.com/libp2p/go-libp2p-kad-dht"
 	"github.com/libp2p/go-libp2p-kad-dht/provider/buffered"
 	providerdual "github.com/libp2p/go-libp2p-kad-dht/provider/dual"
 	"github.com/libp2p/go-libp2p-kad-dht/provider/keystore"
@@ -120,16 +119,10 @@ func (n *Node) Provide(ctx context.Context, key mh.Multihash, reach Reach) (sent
 	if n.dht == nil {
 		return 0, nil
 	}
-	targets := []*dht.IpfsDHT{n.dht.dual.LAN}
-	if reach == ReachAll {
-		targets = append(targets, n.dht.dual.WAN)
-	}
+	targets := n.dht.withPeers(reach)
 	errs := make([]error, len(targets))
 	var wg sync.WaitGroup
 	for i, d := range targets {
-		if d.RoutingTable().Size() == 0 {
-			continue
-		}
 		sent++
 		if len(d.FilteredAddrs()) == 0 {
 			errs[i] = ErrNoAddress // servers drop a record without addresses, and say nothing
