@@ -126,6 +126,7 @@ type Node struct {
 	entry     entry
 	learnt    learnt
 
+	silences  silences
 	streams   streams
 	bulk      bulk
 	closeOnce sync.Once
@@ -331,7 +332,8 @@ func (n *Node) AddrInfo() peer.AddrInfo { return peer.AddrInfo{ID: n.ID(), Addrs
 // Connect dials p at its given and known addresses, a neighbor at those that it
 // was heard at, too. When there are none, or
 // they no longer answer, the DHTs are asked for newer ones. A p without an ID is
-// learnt first; see Learn. ctx bounds it all.
+// learnt first; see Learn. ctx bounds it all. The error matches ErrNoAnswer when p
+// is silent.
 func (n *Node) Connect(ctx context.Context, p peer.AddrInfo) error {
 	p, err := n.Learn(ctx, p)
 	if err != nil {
@@ -341,8 +343,18 @@ func (n *Node) Connect(ctx context.Context, p peer.AddrInfo) error {
 		return fmt.Errorf("connect to %s: it is this peer itself", p.ID)
 	}
 	p.Addrs = slices.Concat(p.Addrs, n.neighborAddrs(p.ID))
+	if n.host.Network().Connectedness(p.ID) == network.Connected {
+		return n.connect(ctx, p)
+	}
+	s := listenFor(ctx, slices.Concat(p.Addrs, n.host.Peerstore().Addrs(p.ID)))
+	err = n.connect(ctx, p)
+	return n.explainDial(p.ID, err, s.end(), errors.Is(ctx.Err(), context.Canceled))
+}
+
+// connect dials p at its addresses, and then at those that the DHTs know.
+func (n *Node) connect(ctx context.Context, p peer.AddrInfo) error {
 	n.awaitPunch(ctx, p)
-	err = n.host.Connect(ctx, p)
+	err := n.host.Connect(ctx, p)
 	if err == nil || ctx.Err() != nil || n.dht == nil {
 		return err
 	}
@@ -351,6 +363,18 @@ func (n *Node) Connect(ctx context.Context, p peer.AddrInfo) error {
 		return err
 	}
 	return n.host.Connect(ctx, found)
+}
+
+// AddrOf returns the remote end of a connection to p, a direct one if there is one;
+// nil when there is none.
+func (n *Node) AddrOf(p peer.ID) ma.Multiaddr {
+	var addr ma.Multiaddr
+	for _, c := range n.host.Network().ConnsToPeer(p) {
+		if addr == nil || viaConn(c) != ViaRelay {
+			addr = c.RemoteMultiaddr()
+		}
+	}
+	return addr
 }
 
 // Conn describes one open connection.
