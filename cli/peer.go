@@ -45,7 +45,7 @@ func (a *app) openPeer(ctx context.Context, s *settings, need need) (_ *ownPeer,
 	}
 	p.node, err = node.New(ctx, node.Config{Dir: s.home, Role: need.role, Offline: offline,
 		Listen: s.listen, Bootstrap: entries, NoDHT: s.noDHT, NoMulticast: s.noLAN,
-		LANPort: s.lanPort, Alias: s.alias,
+		LANPort: s.lanPort, Alias: s.alias, Values: share.ValueRecords(),
 		UserAgent: "p2pshare/" + version(), Log: log})
 	if err != nil {
 		return nil, err

@@ -23,7 +23,7 @@ func (c *Coord) Resolve(ctx context.Context, group string, name share.Name) ([]s
 	if group != "" {
 		k, err := c.FindKnown(group)
 		if err != nil {
-			return nil, fmt.Errorf("this node is in no group called %q, and follows none: %w", share.Escape(group), share.ErrNotFound)
+			return nil, fmt.Errorf("this node follows no group called %q: %w", share.Escape(group), share.ErrNotFound)
 		}
 		groups = []Known{k}
 	}

@@ -1,6 +1,7 @@
 package share
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
@@ -48,13 +49,12 @@ type keys struct {
 	first []multihash.Multihash // the name's and the ID's: announced at once
 	files []multihash.Multihash // of a directory's files: left to the sweep
 	reach node.Reach
+
+	record *nameRecord // of the publisher's name, or nil; see value.go
 }
 
 func (l *Library) keysOf(r shareRecord) (keys, error) {
-	k := keys{first: []multihash.Multihash{r.Name.Key(), r.ID.Multihash()}}
-	if !r.swept() {
-		k.reach = node.ReachLAN
-	}
+	k := keys{first: []multihash.Multihash{r.Name.Key(), r.ID.Multihash()}, reach: r.reach(), record: l.recordOf(r)}
 	if r.Kind != KindDir {
 		return k, nil
 	}
@@ -104,7 +104,7 @@ func (l *Library) Announce(ctx context.Context, s Share) Announced {
 	return AnnouncedNone
 }
 
-// provide announces a share's name and ID now.
+// provide announces a share's name and ID now, and publishes its name's record.
 func (l *Library) provide(ctx context.Context, k keys) (sent int, err error) {
 	counts := make([]int, len(k.first))
 	g, ctx := errgroup.WithContext(ctx)
@@ -115,6 +115,10 @@ func (l *Library) provide(ctx context.Context, k keys) (sent int, err error) {
 			return err
 		})
 	}
+	g.Go(func() error {
+		l.putRecord(ctx, k)
+		return nil
+	})
 	err = g.Wait()
 	return min(counts[0], counts[1]), err
 }
@@ -180,6 +184,14 @@ func (l *Library) needsKey(key multihash.Multihash) (bool, error) {
 // swept reports whether the sweep is to announce a share.
 func (r shareRecord) swept() bool { return !r.Scope.LANOnly }
 
+// reach is where a share is announced.
+func (r shareRecord) reach() node.Reach {
+	if r.Scope.LANOnly {
+		return node.ReachLAN
+	}
+	return node.ReachAll
+}
+
 // announceLater asks keepAnnounced to announce a share. When 64 wait already
 // it is left to the sweep.
 func (l *Library) announceLater(key shareKey) {
@@ -201,6 +213,14 @@ func (l *Library) keepAnnounced(ctx context.Context) error {
 	if err := l.renew(ctx); err != nil {
 		return err
 	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return l.keepRecords(ctx) })
+	g.Go(func() error { return l.announceChanges(ctx, refresh.C) })
+	return g.Wait()
+}
+
+// announceChanges is the part of keepAnnounced that waits for what happens.
+func (l *Library) announceChanges(ctx context.Context, refresh <-chan time.Time) error {
 	for {
 		var err error
 		select {
@@ -210,7 +230,7 @@ func (l *Library) keepAnnounced(ctx context.Context) error {
 			err = l.announceShares(ctx, func(r shareRecord) bool { return r.key == key })
 		case <-l.node.Changed():
 			err = l.announceNewest(ctx)
-		case <-refresh.C:
+		case <-refresh:
 			err = l.renew(ctx)
 			if err == nil {
 				err = l.announceShares(ctx, func(r shareRecord) bool { return r.Scope.LANOnly })
@@ -218,6 +238,23 @@ func (l *Library) keepAnnounced(ctx context.Context) error {
 		}
 		if err != nil && ctx.Err() == nil {
 			l.log.Warn("announce", "err", err)
+		}
+	}
+}
+
+// keepRecords puts value records again now and every refreshEvery until ctx ends:
+// the servers that are nearest to a key come and go.
+func (l *Library) keepRecords(ctx context.Context) error {
+	refresh := time.NewTicker(refreshEvery)
+	defer refresh.Stop()
+	for {
+		if err := l.refreshRecords(ctx); err != nil && ctx.Err() == nil {
+			l.log.Warn("publish names", "err", err)
+		}
+		select {
+		case <-refresh.C:
+		case <-ctx.Done():
+			return nil
 		}
 	}
 }
@@ -304,7 +341,9 @@ func (l *Library) announceShares(ctx context.Context, which func(shareRecord) bo
 	return errors.Join(failed, g.Wait())
 }
 
-// renew signs own manifests again that have less than half of their life left.
+// renew signs own manifests again that have less than half of their life left, and
+// then those of the same name with a higher seq: what was published last under a
+// name stays the last.
 func (l *Library) renew(ctx context.Context) error {
 	for r, err := range l.catalog.shares() {
 		if err != nil {
@@ -316,8 +355,21 @@ func (l *Library) renew(ctx context.Context) error {
 		if !r.Own || time.Until(r.Expires) > manifestLife/2 {
 			continue
 		}
-		if _, err := l.signAndRecord(&r, func() (shareKey, error) { return 0, l.catalog.update(r) }); err != nil {
+		if now, ok, err := l.catalog.share(r.key); err != nil {
 			return err
+		} else if !ok || time.Until(now.Expires) > manifestLife/2 {
+			continue // with another of its name, just now
+		}
+		same, err := l.catalog.byName(nameDigest(r.Name), lookupMax)
+		if err != nil {
+			return err
+		}
+		same = slices.DeleteFunc(same, func(s shareRecord) bool { return !s.Own || s.Seq < r.Seq })
+		slices.SortFunc(same, func(a, b shareRecord) int { return cmp.Compare(a.Seq, b.Seq) })
+		for _, s := range same {
+			if _, err := l.signAndRecord(&s, func() (shareKey, error) { return 0, l.catalog.update(s) }); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

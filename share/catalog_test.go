@@ -538,7 +538,7 @@ func TestCatalogOfAHundredThousandFiles(t *testing.T) {
 	if err := c.finish(&r); err != nil {
 		t.Fatal(err)
 	}
-	l := &Library{catalog: c}
+	l := &Library{catalog: c, book: emptyBook(t)}
 	k, err := l.keysOf(r)
 	if err != nil || len(k.files) != fileKeysMax {
 		t.Errorf("keysOf has %d files, %v, want %d", len(k.files), err, fileKeysMax)

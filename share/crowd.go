@@ -51,6 +51,7 @@ type crowd struct {
 	library *Library
 	meter   *meter
 	pace    *limiter // of what comes from peers, beside the library's; may be nil
+	trail   *trail   // of what is tried; may be nil
 
 	mu         sync.Mutex // guards all below
 	live       []source
@@ -145,7 +146,16 @@ func (c *crowd) take(ctx context.Context, p peer.AddrInfo, neighbor bool) {
 		return
 	}
 	c.seen[p.ID] = true
+	where := foundNamed
+	if neighbor {
+		where = foundLAN
+	}
+	c.trail.found(p, where)
 	if c.library != nil {
+		if c.library.book.blocked(p.ID, zeroID) {
+			c.trail.reached(c.library.node, p.ID, "", errBlocked)
+			return
+		}
 		if bad := c.library.liars.did(p.ID); bad != nil {
 			c.shunned = append(c.shunned, bad)
 			return
@@ -223,12 +233,15 @@ func (c *crowd) dial(ctx context.Context, p peer.AddrInfo) {
 	}
 	if err == nil {
 		r.lanes = c.lanesEach
+		c.trail.reached(c.library.node, p.ID, r.how, nil)
+	} else {
+		c.trail.reached(c.library.node, p.ID, "", err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err != nil {
 		c.unheard++
-		c.dialErr = fmt.Errorf("%s: %w", p.ID, err)
+		c.dialErr = worse(c.dialErr, fmt.Errorf("%s: %w", p.ID, err))
 		if c.hints[p.ID] { // where it was said to be: others may know better
 			delete(c.hints, p.ID)
 			delete(c.seen, p.ID)
@@ -318,6 +331,7 @@ func (c *crowd) searchOnce(ctx context.Context, id content.ID) (asked, named boo
 	}
 	for p := range c.library.node.FindProviders(search, id.Multihash()) {
 		named = true
+		c.trail.found(p, foundDHT)
 		c.offer(ctx, p) // dials may outlast the search
 	}
 	return true, named
@@ -416,6 +430,13 @@ func (c *crowd) report() (stats []SourceStat, corrupt []peer.ID, mirrors []strin
 		}
 	}
 	return stats, corrupt, mirrors
+}
+
+// lies are what peers and mirrors sent that is wrong, in this get or an earlier one.
+func (c *crowd) lies() []*CorruptError {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Concat(c.corrupt, c.shunned)
 }
 
 // verdict says why id can't be had when nobody is left to ask.

@@ -16,7 +16,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/p2pshare/p2pshare/node"
 	"github.com/p2pshare/p2pshare/share/content"
-	"golang.org/x/sync/errgroup"
 )
 
 // GetOptions are the options of one Get. The zero value saves in the working
@@ -48,10 +47,17 @@ type GetOptions struct {
 	Mirrors []string
 	// AnyMirrors asks those mirrors, too, that only strangers name.
 	AnyMirrors bool
-	// Any asks strangers for a name without asking groups first.
+	// Any has strangers answer for a name when a group or a publisher can't be asked
+	// that should know.
 	Any bool
 	// Strict refuses a name that only strangers vouch for.
 	Strict bool
+	// AcceptChange takes what a group or a publisher of the trust book says now of a
+	// name for which something else was chosen before.
+	AcceptChange bool
+	// Pick takes, of the contents that a name may mean, this one; zero: only one may
+	// be meant.
+	Pick content.ID
 	// NoServe does not share what was got. A visitor never does.
 	NoServe bool
 	// Progress, if set, is called from one goroutine at a time.
@@ -60,6 +66,8 @@ type GetOptions struct {
 	Resolved func(Name, content.ID)
 	// Note, if set, gets lines a person should see, safe for a terminal.
 	Note func(string)
+	// Tried, if set, gets every source that was tried, before Get returns.
+	Tried func(Tried)
 }
 
 // Got tells what a Get has brought.
@@ -97,11 +105,19 @@ func (l *Library) Get(ctx context.Context, w What, o GetOptions) (Got, error) {
 	m := newMeter(o.Progress, PhaseLocal)
 	m.notes = o.Note
 	g := &getting{library: l, options: o, what: w, meter: m, crowd: l.newCrowd(m), localizer: thisSystem(), seeds: newSeeds(o.SeedFrom)}
+	if o.Tried != nil {
+		g.trail = newTrail()
+		g.crowd.trail = g.trail
+	}
 	var ticking sync.WaitGroup
 	ticking.Go(func() { tickUntil(ctx, m) })
 	got, err := g.run(ctx)
 	g.stopServing()
+	if err == nil {
+		g.tellDissent(ctx)
+	}
 	cancel()
+	g.finding.end()
 	g.crowd.close()
 	g.seeds.close()
 	if err != nil && whole.Err() != nil {
@@ -125,6 +141,7 @@ func (l *Library) Get(ctx context.Context, w What, o GetOptions) (Got, error) {
 			got.BytesFetched += s.Bytes
 		}
 	}
+	g.tellTried(got.Sources)
 	return got, err
 }
 
@@ -153,6 +170,9 @@ type getting struct {
 	seeds     *seeds
 	liars     []peer.ID               // who answered the search with what must not be believed
 	mirrors   map[content.ID][]string // that may be asked, as manifests name them
+	trail     *trail                  // of what is tried; nil: nobody asked for it
+	finding   *finding                // of the name; nil before it was searched for
+	decided   *Choice                 // the entry of the trust book that said what is meant, or nil
 
 	mu      sync.Mutex
 	serving []*transfer // guarded by mu: complete, and served until the end
@@ -169,6 +189,15 @@ func (g *getting) run(ctx context.Context) (Got, error) {
 	if err != nil {
 		return Got{}, err
 	}
+	got, err := g.fetchMeant(ctx, c)
+	if err == nil {
+		g.remember(c)
+	}
+	return got, err
+}
+
+// fetchMeant gets the content that is meant.
+func (g *getting) fetchMeant(ctx context.Context, c Candidate) (Got, error) {
 	if err := g.keepScope(c); err != nil {
 		return Got{}, err
 	}
@@ -225,125 +254,6 @@ func (g *getting) note(format string, args ...any) {
 	if g.options.Note != nil {
 		g.meter.exclusive(func() { g.options.Note(fmt.Sprintf(format, args...)) })
 	}
-}
-
-// resolve settles which content is meant, and offers its holders as sources.
-func (g *getting) resolve(ctx context.Context) (Candidate, error) {
-	if !g.what.ID.IsZero() {
-		return g.resolveID(ctx)
-	}
-	found, liars, err := g.library.find(ctx, g.what, FindOptions{Peers: g.options.Peers, From: g.options.From, Any: g.options.Any}, g.meter)
-	if g.liars = liars; err != nil {
-		return Candidate{}, err
-	}
-	if len(found) > 1 && found[0].Tier == tierStrangers { // what groups say counts, whoever has it just now
-		if found, err = g.probe(ctx, found); err != nil {
-			return Candidate{}, err
-		}
-	}
-	if len(found) > 1 {
-		return Candidate{}, &AmbiguousError{Name: g.what.Name, Candidates: found}
-	}
-	c := found[0]
-	if err := g.vouch(c); err != nil {
-		return c, err
-	}
-	if c.Size > content.GroupSize {
-		g.crowd.listen(ctx, c.ID)
-	}
-	g.hear(c.manifest)
-	for _, p := range c.holders {
-		g.crowd.offer(ctx, p)
-	}
-	if c.Size > content.GroupSize {
-		g.crowd.search(ctx, c.ID) // more hands; a small content is here before they are
-	}
-	return c, nil
-}
-
-// vouch says who stands for a name, when it is nobody the person named.
-func (g *getting) vouch(c Candidate) error {
-	if c.indexed != nil {
-		g.note("%s", c.indexed.said())
-		return nil
-	}
-	if g.what.Publisher != "" || g.options.From != "" || len(c.Publishers) == 1 && c.Publishers[0] == g.library.node.ID() {
-		return nil
-	}
-	if g.options.Strict {
-		return fmt.Errorf("%q: only strangers vouch for this name (%d publishers): %w", Escape(string(c.Name)), len(c.Publishers), ErrRefused)
-	}
-	claimed := fmt.Sprintf("%d publishers", len(c.Publishers))
-	if len(c.Publishers) == 1 {
-		claimed = "1 publisher"
-	}
-	how := string(c.via)
-	if c.via == node.ViaLAN {
-		how = "LAN"
-	}
-	g.note("unverified name: claimed by %s (%s, %s)", claimed, shortPeer(c.Publishers[0]), how)
-	return nil
-}
-
-// shortPeer is how a peer is shown where a line must stay short.
-func shortPeer(p peer.ID) string {
-	s := p.String()
-	return s[:min(12, len(s))] + "…"
-}
-
-// probe tries one chunk group of each candidate, and returns those of which
-// one came: claims that lead nowhere don't count.
-func (g *getting) probe(ctx context.Context, found []Candidate) ([]Candidate, error) {
-	g.meter.begin(PhaseDialling, int64(len(found)))
-	whole := ctx
-	ctx, cancel := context.WithTimeout(ctx, dialMax)
-	defer cancel()
-	errs := make([]error, len(found))
-	var group errgroup.Group
-	group.SetLimit(probeParallel)
-	for i := range found {
-		group.Go(func() error {
-			// One that never had its turn counts: else a flood of claims that
-			// lead nowhere would leave one of those that do as the only one.
-			if ctx.Err() == nil {
-				errs[i] = g.probeOne(ctx, found[i])
-			}
-			g.meter.add(1)
-			return nil
-		})
-	}
-	group.Wait()
-	if err := whole.Err(); err != nil {
-		return nil, err
-	}
-	var alive []Candidate
-	for i, c := range found {
-		if errs[i] == nil {
-			alive = append(alive, c)
-			continue
-		}
-		g.note("%s claims %s too, and can't be had: %s", shortPeer(c.Publishers[0]), c.ID.Short(), Escape(errs[i].Error()))
-	}
-	if len(alive) == 0 {
-		return nil, errs[0]
-	}
-	return alive, nil
-}
-
-// probeParallel is how many candidates are probed at a time.
-const probeParallel = 8
-
-func (g *getting) probeOne(ctx context.Context, c Candidate) error {
-	ctx, cancel := context.WithCancel(ctx)
-	crowd := g.library.newCrowd(newMeter(nil, PhaseDialling))
-	for _, p := range c.holders {
-		crowd.offer(ctx, p)
-	}
-	f := &fetch{crowd: crowd, meter: crowd.meter, id: c.ID, size: -1}
-	_, _, err := f.open(ctx)
-	cancel()
-	crowd.close()
-	return err
 }
 
 // resolveID asks what an ID is, unless that was told: its name and whether it

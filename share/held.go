@@ -44,6 +44,9 @@ func (l *Library) openHeld(ctx context.Context, id content.ID, allow func(shareR
 // openLocated is openHeld for a content that was located just now.
 func (l *Library) openLocated(ctx context.Context, id content.ID, found located, allow func(shareRecord) bool) (*held, error) {
 	reason := ErrNotShared
+	if l.book.blocked("", id) {
+		return nil, fmt.Errorf("%s: %w", id, reason)
+	}
 	for i, f := range found.files {
 		if !allow(found.shares[i]) {
 			continue

@@ -391,11 +391,8 @@ func TestForeignManifestsDoNotShortenTheSearchForOnePublishers(t *testing.T) {
 		want bool
 	}{{"", true}, {p.id, true}, {newPublisher(t).id, false}} {
 		called := false
-		s := &search{
-			library: asker.lib, name: "x", from: test.from, meter: newMeter(nil, PhaseDHT),
-			newest: map[peer.ID]claim{}, seen: map[peer.ID]bool{}, wide: askers{slots: make(chan struct{}, 1)},
-			first: func() { called = true }, anyone: func() {},
-		}
+		s := asker.lib.newSearch("x", newMeter(nil, PhaseDHT), nil)
+		s.from, s.first = test.from, func() { called = true }
 		s.ask(t.Context(), eager.AddrInfo(), true, &s.wide)
 		if called != test.want {
 			t.Errorf("asking for manifests of %q: the search counts as answered: %t, want %t", test.from, called, test.want)

@@ -33,9 +33,6 @@ type IndexFunc func(ctx context.Context, group string, name Name) ([]Indexed, er
 // whether there are groups to ask. Call it before Run.
 func (l *Library) SetIndex(fn IndexFunc, any func() bool) { l.index, l.indexed = fn, any }
 
-// tierGroups is DESIGN §4's tier of groups' indexes.
-const tierGroups = 1
-
 // indexMax bounds asking the groups for one name: an election takes a second.
 const indexMax = 4 * time.Second
 
@@ -43,7 +40,7 @@ const indexMax = 4 * time.Second
 func (l *Library) findIndexed(ctx context.Context, w What, m *meter) ([]Candidate, error) {
 	if l.index == nil || !l.indexed() {
 		if w.Group != "" {
-			return nil, fmt.Errorf("this node is in no group called %q: %w", Escape(w.Group), ErrNotFound)
+			return nil, fmt.Errorf("this node follows no group called %q: %w", Escape(w.Group), ErrNotFound)
 		}
 		return nil, nil
 	}

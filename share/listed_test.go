@@ -481,7 +481,7 @@ func BenchmarkList(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	l := &Library{catalog: c}
+	l := &Library{catalog: c, book: emptyBook(b)}
 	for _, bm := range []struct {
 		name   string
 		before shareKey

@@ -41,6 +41,9 @@ func (l *Library) serve() {
 // matches answers the local network's question who has a name or content by the
 // beginning of its digest.
 func (l *Library) matches(who peer.ID, prefix []byte) bool {
+	if l.book.blocked(who, zeroID) {
+		return false
+	}
 	allow := func(r shareRecord) bool { return r.Scope.allows(who, node.ViaLAN) }
 	found, err := l.catalog.matches(prefix, allow)
 	if err == nil && !found {
@@ -98,6 +101,9 @@ func (l *Library) serveData(ctx context.Context, s network.Stream) error {
 func (l *Library) serveBulk(ctx context.Context, s node.Stream) error {
 	if s.Via() == node.ViaRelay {
 		return node.ErrRelayOnly
+	}
+	if l.book.blocked(s.Peer(), zeroID) {
+		return ErrRefused
 	}
 	l.uploads.enter(s.Peer(), s.Via())
 	defer l.uploads.leave(s.Peer())

@@ -29,6 +29,9 @@ func (l *Library) serveMeta(ctx context.Context, s network.Stream) error {
 		if err := s.SetWriteDeadline(time.Now().Add(writeStall)); err != nil {
 			return err
 		}
+		if l.book.blocked(s.Conn().RemotePeer(), zeroID) {
+			return errors.Join(writeLine(s, metaAnswer{End: true, Error: "refused"}), ErrRefused)
+		}
 		if err := errors.Join(l.answerMeta(ctx, out, line, askerAt(s)), out.Flush()); err != nil {
 			return err
 		}
@@ -54,7 +57,7 @@ func (l *Library) answerMeta(ctx context.Context, w io.Writer, line []byte, from
 		return writeLine(w, metaAnswer{End: true, Error: err.Error()})
 	}
 	for _, r := range records {
-		if !from.allows(r) || r.Envelope == nil || time.Until(r.Expires) < 0 || !l.servable(r) {
+		if !from.allows(r) || l.book.blocked("", r.ID) || r.Envelope == nil || time.Until(r.Expires) < 0 || !l.servable(r) {
 			continue
 		}
 		if err := writeLine(w, metaAnswer{Manifest: r.Envelope.Encode()}); err != nil {

@@ -54,6 +54,8 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrAmbiguous: one name, several contents (*AmbiguousError). Ask the person.
 	ErrAmbiguous = errors.New("ambiguous name")
+	// ErrChanged: what was chosen for a name is contradicted now (*AmbiguousError).
+	ErrChanged = errors.New("not what was chosen before")
 	// ErrCorrupt: what came does not match its ID, or is not what it says it
 	// is (*CorruptError). Blame the peer; nothing of it was kept.
 	ErrCorrupt = errors.New("integrity failure")
@@ -77,14 +79,27 @@ var (
 // AmbiguousError tells which contents claim a name. It matches ErrAmbiguous.
 type AmbiguousError struct {
 	Name       Name
-	Candidates []Candidate // at least two, ordered by ID
+	Candidates []Candidate // at least two, what is trusted more first
+	// Conflict says how a tier above contradicts what was chosen for the name before;
+	// empty when nothing was. Then it matches ErrChanged, too.
+	Conflict string
+	Partial  bool // more peers claim to have the name than were asked
 }
 
 func (e *AmbiguousError) Error() string {
-	return fmt.Sprintf("%q is %d different contents", Escape(string(e.Name)), len(e.Candidates))
+	s := fmt.Sprintf("%q is %d different contents", Escape(string(e.Name)), len(e.Candidates))
+	if e.Conflict != "" {
+		s += ": " + e.Conflict
+	}
+	if e.Partial {
+		s += " (partial: not all were asked)"
+	}
+	return s
 }
 
-func (e *AmbiguousError) Is(target error) bool { return target == ErrAmbiguous }
+func (e *AmbiguousError) Is(target error) bool {
+	return target == ErrAmbiguous || target == ErrChanged && e.Conflict != ""
+}
 
 // CorruptError says who sent what does not verify. It matches ErrCorrupt.
 type CorruptError struct {
@@ -220,8 +235,9 @@ type Library struct {
 	cfg      Config
 	log      *slog.Logger
 	dir      string
-	tempDir  bool // dir is ours to remove
-	visitor  bool // serves nothing but what it is getting, while it does
+	tempDir  bool  // dir is ours to remove
+	book     *book // of trust
+	visitor  bool  // serves nothing but what it is getting, while it does
 	catalog  *catalog
 	home     fileIdentity  // of the node's home, which is never shared
 	announce chan shareKey // shares whose announcement was put off; capacity 64
@@ -280,6 +296,9 @@ func Open(n *node.Node, cfg Config) (*Library, error) {
 	}
 	if l.catalog, err = openCatalog(filepath.Join(l.dir, "catalog.db")); err != nil {
 		return nil, err
+	}
+	if l.book, err = openBook(l.dir, l.log); err != nil {
+		return nil, errors.Join(err, l.catalog.close())
 	}
 	l.up.slots = true // before its rate is set
 	if l.store, err = openStore(l); err != nil {

@@ -35,6 +35,7 @@ func startPeer(t *testing.T, c node.Config) (p *testPeer, stop func()) {
 		c.Dir = t.TempDir()
 	}
 	c.NoMulticast = c.LANPort == 0
+	c.Values = ValueRecords()
 	ctx, cancel := context.WithCancel(t.Context())
 	n, err := node.New(ctx, c)
 	if err != nil {

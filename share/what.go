@@ -24,6 +24,9 @@ type What struct {
 	Prefix string
 	// Publisher restricts a name to manifests signed by this peer; empty: any.
 	Publisher peer.ID
+	// Petname is what stands for the publisher where a person wrote no peer ID; the
+	// trust book knows whom it means. Empty: none.
+	Petname Petname
 	// Group is the petname of a group whose index is to answer; empty: none.
 	Group string
 	// Peers are addresses to ask first, from a link.
@@ -42,7 +45,7 @@ const linkScheme = "p2pshare:"
 //
 //	b3:HASH, 64 hex digits, a CIDv1        the content itself
 //	p2pshare:b3:HASH?name=…&peer=…         a link; see Link
-//	PEERID/NAME                            a name as published by that peer
+//	PEERID/NAME, PETNAME/NAME              a name as published by that peer
 //	@GROUP/NAME                            a name in a group's index
 //	NAME#9f3c21ab                          a name, and how its ID begins
 //	NAME                                   a bare name
@@ -66,12 +69,12 @@ func ParseWhat(s string) (What, error) {
 		return w, err
 	}
 	if who, name, ok := strings.Cut(s, "/"); ok {
-		publisher, err := decodePeer(who)
+		publisher, petname, err := parsePublisher(who)
 		if err != nil {
-			return What{}, fmt.Errorf("%w: %q: %q is no peer ID", ErrBadWhat, Escape(s), Escape(who))
+			return What{}, fmt.Errorf("%w: %q: %w", ErrBadWhat, Escape(s), err)
 		}
 		w, err := ParseLiteral(name)
-		w.Publisher = publisher
+		w.Publisher, w.Petname = publisher, petname
 		return w, err
 	}
 	if i := strings.LastIndexByte(s, '#'); i >= 0 && isHex(s[i+1:]) && len(s)-i-1 >= PrefixMin && len(s)-i-1 <= 2*len(content.ID{}) {
@@ -80,6 +83,18 @@ func ParseWhat(s string) (What, error) {
 		return w, err
 	}
 	return ParseLiteral(s)
+}
+
+// parsePublisher reads a peer ID or a petname.
+func parsePublisher(who string) (peer.ID, Petname, error) {
+	if publisher, err := decodePeer(who); err == nil {
+		return publisher, "", nil
+	}
+	petname, err := ParsePetname(who)
+	if err != nil {
+		return "", "", fmt.Errorf("%q is no peer ID, and can be no petname", Escape(who))
+	}
+	return "", petname, nil
 }
 
 // peerTextMax is above the longest text of a peer ID: a CID of 42 bytes in
@@ -127,6 +142,8 @@ func (w What) String() string {
 		return w.ID.String()
 	case w.Publisher != "":
 		return w.Publisher.String() + "/" + string(w.Name)
+	case w.Petname != "":
+		return string(w.Petname) + "/" + string(w.Name)
 	case w.Group != "":
 		return "@" + w.Group + "/" + string(w.Name)
 	case w.Prefix != "":

@@ -92,7 +92,7 @@ func TestParseWhatRefuses(t *testing.T) {
 		{"#9f3c21ab", ErrBadName},
 		{"b3:", content.ErrInvalidID}, {"b3:12", content.ErrInvalidID}, {"b3:" + strings.Repeat("g", 64), content.ErrInvalidID},
 		{id + "0", content.ErrInvalidID}, {"bafkr4i" + strings.Repeat("0", 52), content.ErrInvalidID},
-		{"a/b", ErrBadWhat}, {"/etc/passwd", ErrBadWhat}, {"../../etc/passwd", ErrBadWhat}, {"ann/report.pdf", ErrBadWhat},
+		{"/etc/passwd", ErrBadWhat}, {"../../etc/passwd", ErrBadWhat}, {"ann@home/report.pdf", ErrBadWhat}, {"ann/a/b", ErrBadName},
 		{strings.Repeat("1", 1<<20) + "/a", ErrBadWhat},
 		{ann + "/", ErrBadName}, {ann + "/a/b", ErrBadName},
 		{"@", ErrBadWhat}, {"@office", ErrBadWhat}, {"@/a", ErrBadWhat}, {"@office/", ErrBadName}, {"@office/a/b", ErrBadName},

@@ -474,7 +474,7 @@ func FuzzMetaRequest(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { c.close() })
-	l := &Library{catalog: c, lister: newLister()}
+	l := &Library{catalog: c, book: emptyBook(f), lister: newLister()}
 	stranger := asker{keyID(f, testKey(f, 8)), node.ViaLAN}
 	f.Add([]byte(`{"op":"list","after":"` + l.lister.cursors.format(7) + `"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
