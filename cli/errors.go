@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/p2pshare/p2pshare/cli/control"
-	"github.com/p2pshare/p2pshare/share"
 	"github.com/spf13/cobra"
 )
 
@@ -75,37 +74,11 @@ func (a *app) report(err error) {
 	}
 	fmt.Fprintf(a.io.Err, "p2pshare: %s\n", e.Message)
 	if len(e.Candidates) > 0 {
-		fmt.Fprint(a.io.Err, candidateTable(e.Candidates))
+		fmt.Fprint(a.io.Err, candidateTable(e.Candidates, false))
 	}
 	for hint := range strings.Lines(e.Hint) {
 		fmt.Fprintf(a.io.Err, "hint: %s\n", strings.TrimSuffix(hint, "\n"))
 	}
-}
-
-// candidateTable shows what an ambiguous name may mean.
-func candidateTable(candidates []share.Candidate) string {
-	var b strings.Builder
-	for _, c := range candidates {
-		reach := ""
-		if !c.Reachable {
-			reach = "  not reachable"
-		}
-		fmt.Fprintf(&b, "  %s#%s  %s  %s%s\n", share.Escape(string(c.Name)), c.ID.Short(), size(c.Size), publishers(c), reach)
-	}
-	return b.String()
-}
-
-func publishers(c share.Candidate) string {
-	if c.Group != "" {
-		return "named by group " + share.Escape(c.Group)
-	}
-	switch len(c.Publishers) {
-	case 0:
-		return "claimed by nobody known"
-	case 1:
-		return "claimed by " + c.Publishers[0].String()
-	}
-	return fmt.Sprintf("claimed by %d publishers, %s among them", len(c.Publishers), c.Publishers[0])
 }
 
 // withHint gives err a hint when its code is one of codes and it has none.

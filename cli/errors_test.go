@@ -45,13 +45,15 @@ func TestReportJSON(t *testing.T) {
 func TestReportShowsCandidates(t *testing.T) {
 	a, _, err := testApp()
 	a.report(&share.AmbiguousError{Name: "x\x1b", Candidates: []share.Candidate{
-		{ID: content.ID{0xab}, Name: "x\x1b", Size: 2048, Publishers: []peer.ID{"p"}, Reachable: true},
-		{ID: content.ID{0xcd}, Name: "x\x1b", Publishers: []peer.ID{"p", "q"}},
+		{ID: content.ID{0xab}, Name: "x\x1b", Size: 2048, Publishers: []peer.ID{"p"}, Tier: 3, Reachable: true, Networks: 1},
+		{ID: content.ID{0xcd}, Name: "x\x1b", Publishers: []peer.ID{"p", "q"}, Tier: 3, Networks: 2},
+		{ID: content.ID{0xef}, Name: "x\x1b", Publishers: []peer.ID{"p", "q", "r"}, Tier: 3, Networks: 1, Mixed: "Latin, Greek"},
 	}})
 	if a.code != control.CodeAmbiguous {
 		t.Errorf("code = %d, want %d", a.code, control.CodeAmbiguous)
 	}
-	for _, want := range []string{`  x\x1b#ab000000  2.0 KiB  claimed by `, "#cd000000  0 B  claimed by 2 publishers", "not reachable", "\nhint: "} {
+	for _, want := range []string{`  x\x1b#ab000000  2.0 KiB  stranger  2w `, "#cd000000  0 B      stranger  2 publishers ", "stranger  1 publisher (3 identities)",
+		"not reachable\n", "not reachable; mixes Latin, Greek\n", "\nhint: "} {
 		if !strings.Contains(err.String(), want) {
 			t.Errorf("stderr lacks %q:\n%s", want, err)
 		}

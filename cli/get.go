@@ -23,6 +23,8 @@ type getFlags struct {
 	include    []string
 	strict     bool
 	any        bool
+	accept     bool
+	explain    bool
 	noServe    bool
 	literal    bool
 	background bool
@@ -42,10 +44,15 @@ func (a *app) getCommand() *cobra.Command {
 
   talk.mp4               a name
   talk.mp4#9f3c21ab      a name, and how its content ID begins
-  PEERID/talk.mp4        a name as published by that peer
-  @office/talk.mp4       a name in the index of a group that this peer is in
+  ann/talk.mp4           a name as published by ann: a peer ID, or a petname of
+                         the trust book
+  @office/talk.mp4       a name in the index of a group that this peer follows
   b3:9f3c21ab…           a content ID, which is what b3sum prints
   p2pshare:b3:…          a link, as add prints it
+
+A bare name may be claimed by anybody. What an earlier get or p2pshare trust has
+settled comes first, then groups, then publishers with a petname, and strangers
+last; among different contents none is ever picked for you.
 
 It is saved under its name in this directory. Interrupted, the partial file is
 kept, and the same command goes on from it.`,
@@ -58,11 +65,13 @@ kept, and the same command goes on from it.`,
 	flags.StringVarP(&f.output, "output", "o", "", "save as this `PATH`, or in it if it is a directory; - is stdout")
 	flags.BoolVar(&f.force, "force", false, "replace a different file")
 	flags.StringArrayVar(&f.seedFrom, "seed-from", nil, "copy what this `DIR` has of it instead of fetching it; repeatable")
-	flags.StringVar(&f.from, "from", "", "take only what this `PEER` ID published")
+	flags.StringVar(&f.from, "from", "", "take only what this `PEER` published, a peer ID or a petname")
 	flags.StringVar(&f.path, "path", "", "get this `PATH` inside the directory")
 	flags.StringArrayVar(&f.include, "include", nil, "get what this `GLOB` matches inside the directory, and no more (repeatable)")
 	flags.BoolVar(&f.strict, "strict", false, "refuse a name that only strangers vouch for")
-	flags.BoolVar(&f.any, "any", false, "do not ask groups what a name means")
+	flags.BoolVar(&f.any, "any", false, "let strangers answer when a group or publisher that should know can't be asked")
+	flags.BoolVar(&f.accept, "accept-change", false, "take what a group or trusted publisher says now of a name chosen before")
+	flags.BoolVar(&f.explain, "explain", false, "print one line for each source that was tried")
 	flags.StringArrayVar(&f.mirrors, "mirror", nil, "fetch from this `URL` of the raw file, too (repeatable)")
 	flags.BoolVar(&f.anyMirrors, "mirrors", false, "fetch from mirrors that only strangers name, too")
 	flags.BoolVar(&f.noServe, "no-serve", false, "do not go on serving it from the daemon")
@@ -82,12 +91,19 @@ func (a *app) runGet(cmd *cobra.Command, what string, f getFlags) error {
 		return err
 	}
 	req.Peers = s.values["peer"].texts
+	if err := knownPetnames(cmd, s, req); err != nil {
+		return err
+	}
 	ctx, cancel := deadline(cmd.Context(), s.timeout)
 	defer cancel()
 	if f.background {
 		return a.getDetached(ctx, s, req)
 	}
 	err = a.withPeer(ctx, s, needNetwork, a.getOnce(req))
+	if pick, ok := a.choose(ctx, err); ok {
+		req.Pick = pick
+		err = a.withPeer(ctx, s, needNetwork, a.getOnce(req))
+	}
 	if req.Stream {
 		return err
 	}
@@ -98,7 +114,7 @@ func (a *app) runGet(cmd *cobra.Command, what string, f getFlags) error {
 // request checks the flags and makes the request.
 func (f *getFlags) request(cmd *cobra.Command, what string) (control.GetRequest, error) {
 	req := control.GetRequest{What: what, Literal: f.literal, Force: f.force, Path: f.path, Include: f.include,
-		Strict: f.strict, Any: f.any, NoServe: f.noServe, Mirrors: f.mirrors, AnyMirrors: f.anyMirrors}
+		Strict: f.strict, Any: f.any, AcceptChange: f.accept, Explain: f.explain, From: f.from, NoServe: f.noServe, Mirrors: f.mirrors, AnyMirrors: f.anyMirrors}
 	if _, err := control.ParseWhat(what, f.literal); err != nil {
 		return req, err
 	}
@@ -109,13 +125,6 @@ func (f *getFlags) request(cmd *cobra.Command, what string) (control.GetRequest,
 		if _, err := share.ParsePath(f.path); err != nil {
 			return req, err
 		}
-	}
-	if f.from != "" {
-		from, err := share.ParsePeerID(f.from)
-		if err != nil {
-			return req, usageOf(cmd, "--from %q is not a peer ID", f.from).WithHint("a peer ID looks like 12D3Koo…, with 52 characters")
-		}
-		req.From = from
 	}
 	for _, dir := range f.seedFrom {
 		abs, err := filepath.Abs(dir)
@@ -143,6 +152,27 @@ func (f *getFlags) request(cmd *cobra.Command, what string) (control.GetRequest,
 		req.Target, err = f.target(cmd)
 	}
 	return req, err
+}
+
+// knownPetnames refuses a petname that the home's trust book does not have, before
+// anything is started.
+func knownPetnames(cmd *cobra.Command, s *settings, req control.GetRequest) error {
+	trust := share.ReadTrust(s.home)
+	what, err := control.ParseWhat(req.What, req.Literal)
+	if err != nil {
+		return err
+	}
+	if err := trust.Knows(what); err != nil {
+		return err
+	}
+	if req.From == "" {
+		return nil
+	}
+	if _, err := trust.ParsePublisher(req.From); err != nil {
+		return usageOf(cmd, "--from %q is no peer ID, and no petname of the trust book", req.From).
+			WithHint("a peer ID looks like 12D3Koo…, with 52 characters; p2pshare trust PEER --as NAME gives it a petname")
+	}
+	return nil
 }
 
 // target is -o PATH, absolute. A path that ends like a directory must be one.

@@ -28,7 +28,11 @@ WHAT, list what is inside that directory, shared from here or by another peer.`,
 			if len(args) == 0 {
 				return a.withPeer(ctx, s, needHome, a.listShares)
 			}
-			if _, err := control.ParseWhat(args[0], literal); err != nil {
+			what, err := control.ParseWhat(args[0], literal)
+			if err != nil {
+				return err
+			}
+			if err := share.ReadTrust(s.home).Knows(what); err != nil {
 				return err
 			}
 			req := control.EntriesRequest{What: args[0], Literal: literal, Peers: s.values["peer"].texts}

@@ -68,6 +68,8 @@ func (p *progress) on(e control.Event) {
 	switch e := e.(type) {
 	case *control.Progress:
 		p.show(e, time.Now())
+	case *control.Source:
+		p.line(sourceLine(e))
 	case *control.Note:
 		p.line("note: " + e.Message)
 	case *control.Warning:

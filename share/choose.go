@@ -155,9 +155,6 @@ func (g *getting) vouch(c Candidate, trust Trust) error {
 	if g.options.Strict {
 		return fmt.Errorf("%q: only strangers vouch for this name (%s): %w", Escape(string(c.Name)), count(len(c.Publishers), "publisher"), ErrRefused)
 	}
-	if g.decided != nil {
-		return nil // it was said when it was chosen
-	}
 	how := string(c.via)
 	switch c.via {
 	case node.ViaLAN:
@@ -165,7 +162,11 @@ func (g *getting) vouch(c Candidate, trust Trust) error {
 	case "":
 		how = "not reached yet"
 	}
-	g.note("unverified name: claimed by %s (%s, %s)", claimants(c), shortPeer(c.bindsTo(trust)), how)
+	since := ""
+	if g.decided != nil {
+		since = ", as chosen on " + g.decided.Since.Format(time.DateOnly)
+	}
+	g.note("unverified name: claimed by %s (%s, %s)%s", claimants(c), shortPeer(c.bindsTo(trust)), how, since)
 	return nil
 }
 

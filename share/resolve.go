@@ -217,8 +217,8 @@ func (r *resolving) ofPublisher(ctx context.Context, f *finding) error {
 	if r.corrupted() {
 		return nil // the verdict
 	}
-	return fmt.Errorf("%q: %w: %s can't be asked, and nobody else has its word on this name: %w",
-		Escape(r.what.String()), ErrUnreachable, r.trust.who(p), orUnknown(q.err))
+	return fmt.Errorf("%q: %w: %s can't be asked, and nobody else has its word on this name: %s",
+		Escape(r.what.String()), ErrUnreachable, r.trust.who(p), Escape(shortError(orUnknown(q.err))))
 }
 
 func (r *resolving) corrupted() bool {
@@ -413,8 +413,8 @@ func (r *resolving) byChoice(f *finding, choice Choice) (decided bool, err error
 		return false, nil
 	}
 	if len(now) == 0 {
-		return true, fmt.Errorf("%q stands for what %s publishes under it, and nothing is known of that: %w: %w",
-			Escape(r.what.String()), r.trust.who(choice.Publisher), ErrUnreachable, orUnknown(q.err))
+		return true, fmt.Errorf("%q stands for what %s publishes under it, and nothing is known of that: %w: %s",
+			Escape(r.what.String()), r.trust.who(choice.Publisher), ErrUnreachable, Escape(shortError(orUnknown(q.err))))
 	}
 	f.candidates = now
 	if choice.Among > 1 && (len(now) > 1 || now[0].ID != choice.ID) && r.what.Prefix == "" {

@@ -226,8 +226,13 @@ func (b *book) view() (Trust, error) {
 	if err := b.refresh(); err != nil {
 		return Trust{}, err
 	}
-	t := Trust{Damaged: b.damaged()}
-	for _, l := range b.lines {
+	t := entriesOf(b.lines)
+	t.Damaged = b.damaged()
+	return t, nil
+}
+
+func entriesOf(lines []bookLine) (t Trust) {
+	for _, l := range lines {
 		switch e := l.entry.(type) {
 		case Friend:
 			t.Friends = append(t.Friends, e)
@@ -237,7 +242,7 @@ func (b *book) view() (Trust, error) {
 			t.Blocks = append(t.Blocks, e)
 		}
 	}
-	return t, nil
+	return t
 }
 
 // change replaces the entries that drop names by add, and writes the book. A crash

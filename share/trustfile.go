@@ -37,6 +37,17 @@ type bookError struct {
 
 func (e *bookError) Error() string { return fmt.Sprintf("line %d: %s", e.line, e.reason) }
 
+// ReadTrust reads the trust book of a home without opening a Library on it. There
+// is none in a home that does not exist. It is no error that the book is damaged,
+// or can't be read: then nothing of it is returned, and Open sees to it.
+func ReadTrust(dir string) Trust {
+	lines, err := readBook(filepath.Join(dir, bookName))
+	if err != nil {
+		return Trust{}
+	}
+	return entriesOf(lines)
+}
+
 func readBook(path string) ([]bookLine, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -17,13 +17,18 @@ func (l *Library) Trust() (Trust, error) { return l.book.view() }
 // ParsePublisher reads a peer ID, or a petname of the trust book. Its error matches
 // ErrBadWhat.
 func (l *Library) ParsePublisher(s string) (peer.ID, error) {
+	trust, err := l.book.view()
+	if err != nil {
+		return "", err
+	}
+	return trust.ParsePublisher(s)
+}
+
+// ParsePublisher reads a peer ID or a petname. Its error matches ErrBadWhat.
+func (t Trust) ParsePublisher(s string) (peer.ID, error) {
 	p, petname, err := parsePublisher(s)
 	if err == nil && petname != "" {
-		trust, viewErr := l.book.view()
-		if viewErr != nil {
-			return "", viewErr
-		}
-		friend, ok := trust.friend(petname)
+		friend, ok := t.friend(petname)
 		p = friend.Peer
 		if !ok {
 			err = fmt.Errorf("%q is no peer ID, and no petname of the trust book", Escape(s))
@@ -33,6 +38,13 @@ func (l *Library) ParsePublisher(s string) (peer.ID, error) {
 		return "", fmt.Errorf("%w: %w", ErrBadWhat, err)
 	}
 	return p, nil
+}
+
+// Knows returns an error that matches ErrBadWhat for a What whose petname is not in
+// the book.
+func (t Trust) Knows(w What) error {
+	_, err := t.meant(w)
+	return err
 }
 
 // TrustPeer gives a publisher a petname, in place of any that it has. It returns
@@ -235,11 +247,21 @@ func (g *getting) noteNewVersion(c Candidate, s *search, trust Trust) error {
 // ParseBlocked reads what can be blocked: a peer, by its ID or petname, or a content
 // ID. Its error matches ErrBadWhat.
 func (l *Library) ParseBlocked(s string) (peer.ID, content.ID, error) {
+	trust, err := l.book.view()
+	if err != nil {
+		return "", zeroID, err
+	}
+	return trust.ParseBlocked(s)
+}
+
+// ParseBlocked reads a peer ID, a petname or a content ID. Its error matches
+// ErrBadWhat, or content.ErrInvalidID.
+func (t Trust) ParseBlocked(s string) (peer.ID, content.ID, error) {
 	if strings.HasPrefix(s, "b3:") || looksLikeID(s) {
 		id, err := content.Parse(s)
 		return "", id, err
 	}
-	p, err := l.ParsePublisher(s)
+	p, err := t.ParsePublisher(s)
 	if errors.Is(err, ErrBadWhat) {
 		err = fmt.Errorf("%w, and no content ID", err)
 	}

@@ -227,6 +227,17 @@ func (c *Client) Pins(ctx context.Context, query url.Values) iter.Seq2[PinLine, 
 	return list[PinLine](ctx, c, pathPins+"?"+query.Encode())
 }
 
+// Names lists the trust book.
+func (c *Client) Names(ctx context.Context) iter.Seq2[TrustEntry, error] {
+	return list[TrustEntry](ctx, c, pathNames)
+}
+
+// ChangeNames does one op on the trust book: trust, untrust, forget, block or
+// unblock.
+func (c *Client) ChangeNames(ctx context.Context, op string, req NamesRequest) (*NamesChanged, error) {
+	return runStream[*NamesChanged](ctx, c, http.MethodPost, pathNames+"/"+op, req, func(Event) {}, nil)
+}
+
 // Status tells everything about the peer at a glance. Running is left false.
 func (c *Client) Status(ctx context.Context) (st Status, err error) {
 	err = c.fetch(ctx, pathStatus, &st)

@@ -30,6 +30,7 @@ const (
 	CodeTimeout     Code = 8
 	CodeRefused     Code = 9
 	CodeNoSpace     Code = 10
+	CodeNoAnswer    Code = 11
 	CodeInterrupted Code = 130
 )
 
@@ -52,6 +53,7 @@ var Codes = []struct {
 	{CodeTimeout, "timeout", "timed out, progress kept", http.StatusGatewayTimeout},
 	{CodeRefused, "refused", "refused", http.StatusForbidden},
 	{CodeNoSpace, "no_space", "no space left, or over quota", http.StatusInsufficientStorage},
+	{CodeNoAnswer, "no_answer", "found, and nothing comes back from any provider: a firewall may drop it", http.StatusBadGateway},
 	{CodeInterrupted, "interrupted", "interrupted, progress kept", http.StatusServiceUnavailable},
 }
 
@@ -83,6 +85,7 @@ type Error struct {
 	Message    string            `json:"message"`        // one line, safe for a terminal
 	Hint       string            `json:"hint,omitempty"` // what to do next; may be several lines
 	Candidates []share.Candidate `json:"candidates,omitempty"`
+	Partial    bool              `json:"partial,omitempty"` // of candidates: not all who claim the name were asked
 }
 
 func (e *Error) Error() string { return e.Message }
@@ -133,11 +136,18 @@ var causes = []struct {
 	{share.ErrBadPeer, CodeUsage, "a peer is IP:PORT, HOST:PORT, or a full multiaddr: p2pshare id on that machine prints its addresses"},
 	{share.ErrBadMirror, CodeUsage, "a mirror is http://HOST/PATH or https://HOST/PATH of the raw bytes of a file; it has at most 4"},
 	{content.ErrInvalidID, CodeUsage, "a content ID is what b3sum prints: b3: and 64 hex digits; for a file named like one: --literal"},
+	{share.ErrBadPetname, CodeUsage, "a petname is a name without '/', '#' or '@'"},
+	{share.ErrPetnameTaken, CodeRefused, "p2pshare untrust PETNAME takes it away from that peer"},
+	{share.ErrNotInBook, CodeNotFound, "p2pshare trust lists what is in it"},
+	{share.ErrBookFull, CodeRefused, "p2pshare forget NAME takes out what was chosen for a name"},
+	{share.ErrChanged, CodeAmbiguous, "--accept-change takes what is said now; p2pshare forget NAME drops the choice; NAME#PREFIX takes one once"},
+	{share.ErrMustKnow, CodeUnreachable, "--any has strangers answer; --from PEER names whose word to take"},
 	{share.ErrAmbiguous, CodeAmbiguous, "ask for one of them as NAME#PREFIX with the first digits of its ID, as b3:HASH, or --from its publisher"},
 	{share.ErrCorrupt, CodeIntegrity, "no wrong byte was kept; ask again later, or name another peer with --peer"},
 	{content.ErrCorrupt, CodeIntegrity, "no wrong byte was kept; ask again later, or name another peer with --peer"},
 	{node.ErrRelayOnly, CodeUnreachable, "its provider sits behind a NAT that could not be crossed; one side needs a reachable port"},
 	{node.ErrNotPeer, CodeUnreachable, "check the address and the port: p2pshare id on that machine prints them"},
+	{node.ErrNoAnswer, CodeNoAnswer, "a firewall before its providers, or before this machine, may drop what is sent: p2pshare doctor looks at this side; or name another peer that has it with --peer"},
 	{share.ErrUnreachable, CodeUnreachable, "its providers may be offline: try again later, what was fetched is kept; or name another peer that has it with --peer"},
 	{share.ErrNotShared, CodeNotFound, "p2pshare ls shows what is shared from here"},
 	{share.ErrNotFound, CodeNotFound, "name a bootstrap peer with --bootstrap, or a peer that has it with --peer"},
@@ -198,7 +208,7 @@ func ErrorOf(err error) *Error {
 	case CodeAmbiguous:
 		var ambiguous *share.AmbiguousError
 		if errors.As(err, &ambiguous) {
-			e.Candidates = ambiguous.Candidates
+			e.Candidates, e.Partial = ambiguous.Candidates, ambiguous.Partial
 		}
 	}
 	e.Reason = e.Code.Reason()

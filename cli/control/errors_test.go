@@ -31,6 +31,12 @@ func TestErrorsBecomeTheirCodes(t *testing.T) {
 		{share.ErrUnreachable, CodeUnreachable},
 		{node.ErrRelayOnly, CodeUnreachable},
 		{node.ErrNotPeer, CodeUnreachable},
+		{fmt.Errorf("%w: %w", share.ErrUnreachable, node.ErrNoAnswer), CodeNoAnswer},
+		{fmt.Errorf("%w: %w", share.ErrMustKnow, share.ErrUnreachable), CodeUnreachable},
+		{&share.AmbiguousError{Conflict: "x"}, CodeAmbiguous},
+		{share.ErrNotInBook, CodeNotFound},
+		{share.ErrBadPetname, CodeUsage},
+		{share.ErrPetnameTaken, CodeRefused},
 		// A provider that does not answer in time is not the person's timeout.
 		{fmt.Errorf("%w: %w", share.ErrUnreachable, context.DeadlineExceeded), CodeUnreachable},
 		{context.DeadlineExceeded, CodeTimeout},
@@ -102,7 +108,7 @@ func TestOneLine(t *testing.T) {
 }
 
 func TestCodesHaveWords(t *testing.T) {
-	want := "done failed usage not_found ambiguous no_quorum integrity unreachable timeout refused no_space interrupted"
+	want := "done failed usage not_found ambiguous no_quorum integrity unreachable timeout refused no_space no_answer interrupted"
 	got := ""
 	for i, c := range Codes {
 		if i > 0 {

@@ -24,6 +24,8 @@ func (*Pinned) event() string          { return "pinned" }
 func (*Unpinned) event() string        { return "unpinned" }
 func (*Drained) event() string         { return "draining" }
 func (*Copied) event() string          { return "copied" }
+func (*Source) event() string          { return "source" }
+func (*NamesChanged) event() string    { return "names" }
 func (*Error) event() string           { return "error" }
 
 // newEvent returns an empty event of a kind, nil for one that is not known.
@@ -65,6 +67,10 @@ func newEvent(kind string) Event {
 		return new(Drained)
 	case "copied":
 		return new(Copied)
+	case "source":
+		return new(Source)
+	case "names":
+		return new(NamesChanged)
 	case "error":
 		return new(Error)
 	}

@@ -55,6 +55,12 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		st.Shares++
 		st.Bytes += sh.Size
 	}
+	trust, err := s.cfg.Library.Trust()
+	if err != nil {
+		writeError(w, ErrorOf(err))
+		return
+	}
+	st.Trusted, st.Choices, st.Blocked = len(trust.Friends), len(trust.Choices), len(trust.Blocks)
 	writeJSON(w, st)
 }
 

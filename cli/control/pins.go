@@ -183,12 +183,15 @@ func (s *Server) meant(ctx context.Context, req PinRequest) (o coord.PinOptions,
 	if what.Name == "" {
 		return o, notHere
 	}
-	found, err := s.cfg.Library.Find(ctx, what, share.FindOptions{Any: true, Peers: s.cfg.Peers})
+	found, err := s.cfg.Library.Find(ctx, what, share.FindOptions{NoGroups: true, Peers: s.cfg.Peers})
 	if err != nil {
 		return o, err
 	}
 	if len(found) > 1 {
 		return o, ErrorOf(&share.AmbiguousError{Name: what.Name, Candidates: found})
+	}
+	if found[0].Size < 0 || found[0].Kind == "" { // it is remembered, and nobody was asked
+		return o, notHere
 	}
 	return coord.PinOptions{Name: found[0].Name, ID: found[0].ID, Kind: kinds[found[0].Kind], Size: found[0].Size}, nil
 }

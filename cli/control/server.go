@@ -9,7 +9,7 @@
 //	POST   /api/v1/shares     AddRequest     → lines: progress, warning, added | error
 //	GET    /api/v1/shares                    → lines: Listed
 //	DELETE /api/v1/shares     RemoveRequest  → lines: removed | error
-//	POST   /api/v1/transfers  GetRequest     → lines: progress, note, data, done | accepted | error
+//	POST   /api/v1/transfers  GetRequest     → lines: progress, note, data, source, done | accepted | error
 //	GET    /api/v1/transfers                 → lines: Transfer
 //	POST   /api/v1/transfers/OP TransferRequest → transfer | error
 //	POST   /api/v1/limits     LimitsRequest  → limits | error
@@ -23,6 +23,8 @@
 //	POST   /api/v1/pins       PinRequest     → pinned | error
 //	DELETE /api/v1/pins       PinRequest     → unpinned | error
 //	GET    /api/v1/pins       group, stale, fresh → lines: PinLine
+//	GET    /api/v1/names                     → lines: TrustEntry
+//	POST   /api/v1/names/OP   NamesRequest   → names | error
 //	GET    /api/v1/status                    → Status
 //	GET    /api/v1/id                        → Hello
 //
@@ -203,6 +205,8 @@ func (s *Server) routes(ctx context.Context, g *errgroup.Group) http.Handler {
 	mux.HandleFunc("POST "+pathPins, s.addPin)
 	mux.HandleFunc("DELETE "+pathPins, s.removePin)
 	mux.HandleFunc("GET "+pathPins, s.listPins)
+	mux.HandleFunc("GET "+pathNames, s.listNames)
+	mux.HandleFunc("POST "+pathNames+"/{op}", s.changeNames)
 	mux.HandleFunc("GET "+pathStatus, s.status)
 	mux.HandleFunc("GET "+pathID, s.id)
 	return mux

@@ -84,6 +84,7 @@ func (s *stream) Write(p []byte) (n int, err error) {
 
 func (s *stream) progress(p share.Progress) { s.send(newProgress(p)) }
 func (s *stream) note(text string)          { s.send(&Note{Message: text}) }
+func (s *stream) tried(t share.Tried)       { s.send(newSource(t)) }
 func (s *stream) warn(text string)          { s.send(&Warning{Message: text}) }
 
 // fail ends the stream with an error.

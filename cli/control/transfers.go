@@ -35,6 +35,9 @@ func (s *Server) addTransfer(ctx context.Context, g *errgroup.Group, w http.Resp
 		options.Output = out
 	}
 	options.Progress, options.Note = out.progress, out.note
+	if req.Explain {
+		options.Tried = out.tried
+	}
 	if err := s.transfers.add(t); err != nil {
 		out.fail(ErrorOf(err))
 		return
@@ -69,9 +72,15 @@ func (s *Server) parseGet(req GetRequest) (what share.What, o share.GetOptions, 
 			return what, o, Errorf(CodeUsage, "seed_from %q is not absolute", dir)
 		}
 	}
-	o = share.GetOptions{Dir: req.Dir, Target: req.Target, Force: req.Force, SeedFrom: req.SeedFrom, From: req.From,
+	o = share.GetOptions{Dir: req.Dir, Target: req.Target, Force: req.Force, SeedFrom: req.SeedFrom,
 		Include: req.Include, Strict: req.Strict, Any: req.Any, NoServe: req.NoServe,
+		AcceptChange: req.AcceptChange, Pick: req.Pick,
 		Mirrors: req.Mirrors, AnyMirrors: req.AnyMirrors}
+	if req.From != "" {
+		if o.From, err = s.cfg.Library.ParsePublisher(req.From); err != nil {
+			return what, o, err
+		}
+	}
 	if o.Peers, err = share.ParsePeers(req.Peers); err != nil {
 		return what, o, err
 	}

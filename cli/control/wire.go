@@ -23,6 +23,7 @@ const (
 	pathDoctor    = "/api/v1/doctor"
 	pathGroups    = "/api/v1/groups"
 	pathPins      = "/api/v1/pins"
+	pathNames     = "/api/v1/names"
 	pathLimits    = "/api/v1/limits"
 )
 
@@ -71,17 +72,20 @@ type GetRequest struct {
 	Stream   bool     `json:"stream,omitempty"`    // send the bytes as data frames instead of saving
 	Force    bool     `json:"force,omitempty"`     // replace a different file
 	SeedFrom []string `json:"seed_from,omitempty"` // absolute directories with what need not be fetched
-	From     peer.ID  `json:"from,omitempty"`      // only manifests signed by it
+	From     string   `json:"from,omitempty"`      // only manifests signed by this peer: an ID or a petname
 	Path     string   `json:"path,omitempty"`      // what inside the directory
 	Include  []string `json:"include,omitempty"`   // patterns of what inside the directory; empty: all
 	Peers    []string `json:"peers,omitempty"`     // to ask first, as share.ParsePeer reads them
 	Mirrors  []string `json:"mirrors,omitempty"`   // URLs of the raw file, wherever they are, as share.ParseMirror reads them
-	Any      bool     `json:"any,omitempty"`       // don't ask groups
+	Any      bool     `json:"any,omitempty"`       // strangers may answer when a group or publisher that should know can't
 	Strict   bool     `json:"strict,omitempty"`    // refuse names that only strangers vouch for
 	NoServe  bool     `json:"no_serve,omitempty"`  // don't go on serving what was got
 	Detached bool     `json:"detached,omitempty"`  // go on when the request's connection closes
 
-	AnyMirrors bool `json:"any_mirrors,omitempty"` // ask the mirrors that strangers name, too
+	AnyMirrors   bool       `json:"any_mirrors,omitempty"`   // ask the mirrors that strangers name, too
+	AcceptChange bool       `json:"accept_change,omitempty"` // take what is said now of a name that was chosen before
+	Pick         content.ID `json:"pick,omitzero"`           // of several contents, this one
+	Explain      bool       `json:"explain,omitempty"`       // tell each source that was tried
 }
 
 // EntriesRequest is the query of GET /entries: what, literal, peer (repeated).
@@ -229,6 +233,48 @@ type Transfer struct {
 	Problem   string                 `json:"problem,omitempty"` // why it failed
 }
 
+// Source is one source that a get tried; with GetRequest.Explain only.
+type Source struct {
+	Source string   `json:"source"` // "trust book", "group NAME", "record of PEER", "local network", "DHT", "this machine", "peer" or "mirror"
+	Peer   peer.ID  `json:"peer,omitempty"`
+	Found  string   `json:"found,omitempty"` // how it came to be asked: named, publisher, lan, dht or told
+	Addr   string   `json:"addr,omitempty"`
+	Via    node.Via `json:"via,omitempty"`   // how it was reached; left out: it was not
+	Age    float64  `json:"age_s,omitempty"` // seconds since what it told was signed
+	Bytes  int64    `json:"bytes"`           // of the content
+	Count  int      `json:"count,omitempty"` // what it named: peers, or manifests
+	Error  string   `json:"error,omitempty"`
+}
+
+// NamesRequest is the body of POST /names/OP, where OP is trust, untrust, forget,
+// block or unblock.
+type NamesRequest struct {
+	Who     string `json:"who,omitempty"`     // a peer ID or petname: whom to trust or not to
+	Petname string `json:"petname,omitempty"` // of trust: what to call it
+	Name    string `json:"name,omitempty"`    // of trust: which name to take its word on; of forget: which name
+	What    string `json:"what,omitempty"`    // of block and unblock: a peer ID, petname or content ID
+}
+
+// NamesChanged tells what became of the trust book.
+type NamesChanged struct {
+	Op string `json:"op"`
+	TrustEntry
+}
+
+// TrustEntry is one line of GET /names: an entry of the trust book.
+type TrustEntry struct {
+	Kind    string        `json:"kind"` // "petname", "choice", "block", or "damaged" for a book that was put aside
+	Petname share.Petname `json:"petname,omitempty"`
+	Name    share.Name    `json:"name,omitempty"`
+	Peer    peer.ID       `json:"peer,omitempty"`
+	ID      content.ID    `json:"id,omitzero"`
+	Tier    *int          `json:"tier,omitempty"`  // of a choice: in which it was made
+	Among   int           `json:"among,omitempty"` // of a choice: how many publishers claimed that content then
+	Mixed   string        `json:"mixed,omitempty"` // the scripts that the name mixes, so that it may look like another
+	Path    string        `json:"path,omitempty"`  // of a damaged book
+	Since   time.Time     `json:"since,omitzero"`
+}
+
 // Ready tells that a peer listens and answers the control API.
 type Ready struct {
 	PeerID peer.ID  `json:"peer_id"`
@@ -329,6 +375,9 @@ type Status struct {
 	Neighbors int       `json:"neighbors"` // on the local network
 	Shares    int64     `json:"shares"`
 	Bytes     int64     `json:"bytes"`
+	Trusted   int       `json:"trusted"` // publishers with a petname
+	Choices   int       `json:"choices"` // names that something was chosen for
+	Blocked   int       `json:"blocked"` // peers and contents
 	Home      string    `json:"home"`
 	Version   string    `json:"version"`
 	Since     time.Time `json:"since"`
