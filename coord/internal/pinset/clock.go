@@ -53,27 +53,30 @@ func newClocks(seeds []uint64, capacities []int64, mix []class) *clocks {
 
 // set finds the periods of the members of a level.
 func (c *clocks) set(l level, capacities []int64) {
-	var parts, sum uint64
+	var parts, sum, always uint64
 	for _, m := range c.mix {
 		parts += m.bytes
 	}
 	for _, capacity := range capacities {
 		sum += uint64(capacity)
 	}
-	wanted := make([]uint64, len(capacities))
-	for i, capacity := range capacities {
-		wanted[i] = mulDiv2(l.share*(one/parts), uint64(capacity), sum)
-	}
 	var classes []drawn
-	most := 0
 	for _, m := range c.mix {
-		d := drawn{min(max(m.copies-l.first, 0), len(capacities)), m.bytes * (one / parts)}
-		classes = append(classes, d)
-		most = max(most, d.copies)
+		switch copies, weight := m.copies-l.first, m.bytes*(one/parts); {
+		case copies >= len(capacities):
+			always += weight // on each of them
+		case copies > 0:
+			classes = append(classes, drawn{copies, weight})
+		}
 	}
-	rates := wanted
-	if most > 1 && most < len(capacities) && wanted[0] != wanted[len(wanted)-1] {
-		rates = fit(wanted, classes)
+	rates := make([]uint64, len(capacities))
+	for i, capacity := range capacities {
+		share := mulDiv2(l.share*(one/parts), uint64(capacity), sum)
+		rates[i] = max(share, always+1) - always
+	}
+	// With one copy, rates are what is wanted.
+	if n := len(classes); n > 0 && classes[n-1].copies > 1 && rates[0] != rates[len(rates)-1] {
+		rates = fit(rates, classes)
 	}
 	greatest := slices.Max(rates)
 	for i, r := range rates {

@@ -78,7 +78,9 @@ func (p *Plan) Fetches(s *State, self Peer, has func(content.ID) bool) []Fetch {
 
 // MayDrop reports whether a member may drop its copy: the content is not pinned,
 // or the plan has others hold it, all of which have verified their copies, and as
-// many as are wanted. Copy first, drop later: what is planned is never enough.
+// many as are wanted. Copy first, drop later: what is planned is never enough. A
+// member that is away may drop nothing that is pinned: as soon as it is known to be
+// back, all of that is its own again.
 //
 // s is the present state, which may be newer than the plan's. It must be one that
 // a quorum has committed.
@@ -87,13 +89,15 @@ func (p *Plan) MayDrop(s *State, self Peer, id content.ID) bool {
 	if !pinned {
 		return true
 	}
-	planned, known := p.Place(id)
-	if !known || slices.Contains(planned.Holders, self) {
+	m, member := s.memberOf(self)
+	at, planned := p.entryOf(x)
+	if !planned || member && m.Away { // or it was pinned anew: the next plan tells
 		return false
 	}
 	others := slices.DeleteFunc(slices.Collect(s.sound(x)), func(peer Peer) bool { return peer == self })
-	for _, peer := range planned.Holders {
-		if !slices.Contains(others, peer) {
+	for _, m := range p.holdersOf(&p.entries[at]) {
+		peer := p.planned[m].Peer
+		if peer == self || !slices.Contains(others, peer) {
 			return false
 		}
 	}

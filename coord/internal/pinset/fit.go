@@ -25,19 +25,13 @@ const (
 )
 
 // fit returns the rates for which each member is drawn as often as wanted: fractions
-// below one whose sum is that of all weight*copies, where copies are fewer than there
-// are members. The greatest rate is one.
+// below one whose sum is that of all weight*copies, where copies are at least one,
+// ascend, and are fewer than there are members. The greatest rate is one.
 func fit(wanted []uint64, classes []drawn) []uint64 {
-	most := 0
-	for _, c := range classes {
-		most = max(most, c.copies)
-	}
+	most := classes[len(classes)-1].copies
 	rates := make([]uint64, len(wanted))
 	for i, x := range wanted {
-		rates[i] = x
-		if most > 1 {
-			rates[i] = hazard(x)
-		}
+		rates[i] = hazard(x)
 	}
 	normalize(rates)
 	got := make([]uint64, len(wanted))
@@ -106,9 +100,7 @@ func inclusion(got, rates []uint64, most int, classes []drawn) {
 	others := make([]uint64, most) // the same, but for one member
 	total := uint64(0)
 	for _, c := range classes {
-		if c.copies > 0 {
-			total += c.weight
-		}
+		total += c.weight
 	}
 	for i := range left {
 		before[i], was[i] = one, total

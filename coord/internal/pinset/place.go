@@ -128,7 +128,7 @@ func (w *placer) bound() {
 		part := mulDiv2(share, one, once) // of the contents
 		part = mul(part, one-min(part, one))
 		w.bounds[i] = bound{
-			fair:  mulDiv2(share, 1<<63, w.placed) << 1,
+			fair:  min(mulDiv2(share, 1<<63, w.placed), 1<<63-1) << 1,
 			slack: max(share/overload, mulDiv2(deviations, root(0, part<<fractionBits), one)),
 		}
 	}

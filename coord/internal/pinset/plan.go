@@ -17,7 +17,49 @@ import (
 //	plan = plan.Update(s.Clone()) // the same as NewPlan, and quicker
 //
 // A member is planned with if it has the role storage and a capacity, and is
-// neither away nor unproven.
+// neither away nor unproven. Each content meets these members in an order of its
+// own (clock.go, fit.go), in which they come as often as their capacities say,
+// whatever the number of copies (share.go); the first that take it hold it. One
+// takes it if it has room, and is within its bound, 1.10 of its share of what is
+// placed so far (place.go). As few copies as possible are in one zone, which comes
+// before the bound: with zones set, a member may have more than its share.
+//
+// Contents are placed in the order of their pins. So a new pin moves nothing, and
+// what goes elsewhere because of a bound is what was pinned last.
+//
+// Measured with 100,000 contents of 1 KiB to 1 GiB (logarithmically uniform; run
+// the tests with -plan.all, and BenchmarkPlan): the load of the fullest member, as
+// a multiple of its share, and the bytes that move when the last member comes or
+// goes, as a multiple of what it gets or had:
+//
+//	                              clocks (these)    ring of 1,024 points
+//	copies  members               load   moved      load   moved
+//	3       5 equal               1.010  1.000      1.014  1.000
+//	3       10 equal              1.022  1.001      1.054  1.002
+//	3       20 equal              1.027  1.011      1.049  1.038
+//	3       20, 4 to 1            1.059  1.038      1.067  1.128
+//	1       20 equal              1.064  1.056      1.072  1.022
+//	1       20, 4 to 1            1.086  1.095      1.109  1.249
+//	3       5, 8:4:2:1:1          1.016  1.000      1.012  1.001
+//
+// Both had the same rates and bounds. The clocks are weighted rendezvous hashing;
+// the ring is consistent hashing (Karger et al. 1997), the first plan of this
+// package. Where points lie on a ring is unfair to some members by a few hundredths
+// for good, so that bounds are met more often, and what is turned away moves with
+// every change. Clocks take time in proportion to members, 1.3 times that of the
+// ring with 20 of them: about 0.6 µs a content on an idle core, 1.5 µs beside others.
+//
+// What moves is above 1.10 of the ideal where a member is worth nearly one copy of
+// each content, or some factors differ and members too: up to 1.24 with 5 members of
+// 4:3:2:1:1 and 3 copies. No plan can have less for every member that may go: if one
+// is to hold a part x of all contents, those that it lacks must be with each other
+// member as often as its share grows when that one goes, and for x above 0.76 of 2
+// copies, 0.80 of 3, there are not so many places. Rates nearer to the capacities,
+// and loads up to 1.07, were no better on the whole: 14 instead of 13 of 122 cases.
+//
+// Sources: Mirrokni, Thorup and Zadimoghaddam, "Consistent Hashing with Bounded
+// Loads" (2018), with bytes for balls; Thaler and Ravishankar, "Using Name-Based
+// Mappings to Increase Hit Rates" (1998), for rendezvous.
 type Plan struct {
 	state   *State
 	planned []Member // by descending capacity, then by peer
@@ -41,7 +83,10 @@ type entry struct {
 }
 
 func (e entry) compare(f entry) int {
-	return cmp.Or(cmp.Compare(e.index, f.index), bytes.Compare(e.id[:], f.id[:]))
+	if e.index != f.index {
+		return cmp.Compare(e.index, f.index)
+	}
+	return bytes.Compare(e.id[:], f.id[:])
 }
 
 // started clocks are those of the entries from the first one on.
@@ -154,7 +199,10 @@ type aged struct {
 }
 
 func compareAged(a, b aged) int {
-	return cmp.Or(cmp.Compare(a.index, b.index), comparePins(a.pin, b.pin))
+	if a.index != b.index {
+		return cmp.Compare(a.index, b.index)
+	}
+	return comparePins(a.pin, b.pin)
 }
 
 func allPins(s *State) []aged {
@@ -184,8 +232,7 @@ func (p *Plan) extend(pins []aged) {
 // Update returns the plan of s, which it keeps as NewPlan does. p is what it was;
 // it must not be updated a second time.
 //
-// It takes about a microsecond for each pin that is new, and for each whose copies
-// have changed. Where a pin has gone, or was made anew, all that are younger are
+// It takes some microseconds for each pin that is new, or whose copies have changed. Where a pin has gone, or was made anew, all that are younger are
 // planned anew, up to a second for a million: who sees many of these should not
 // update at each. So it is with all pins when members change.
 func (p *Plan) Update(s *State) *Plan {
@@ -240,6 +287,13 @@ func (p *Plan) rewind(first int, gone []*pin) (stay []aged) {
 		p.clocks = slices.Clone(p.clocks[:len(p.clocks)-1])
 	}
 	return stay
+}
+
+// SamePlaces reports whether an updated plan has every copy where the plan before
+// had it, as it is when nothing but copies have changed: then there is nothing new
+// to fetch.
+func (p *Plan) SamePlaces(before *Plan) bool {
+	return len(p.entries) == len(before.entries) && (len(p.entries) == 0 || &p.entries[0] == &before.entries[0])
 }
 
 // samePlace reports whether a member is planned with as before.
