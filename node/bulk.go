@@ -145,11 +145,12 @@ func (t *sharedTCP) Listen(a ma.Multiaddr) (transport.Listener, error) {
 	return l, err
 }
 
-// HandleBulk serves proto with fn over libp2p streams, as Handle does, and over
-// bulk connections, for which c counts separately. Call it before Run.
-func (n *Node) HandleBulk(proto protocol.ID, c HandlerConfig, fn func(context.Context, Stream) error) {
-	n.Handle(proto, c, func(ctx context.Context, s network.Stream) error { return fn(ctx, StreamOf(s)) })
-	n.bulk.handlers[proto] = bulkHandler{newOpenStreams(c), fn}
+// HandleBulk serves proto with fn over libp2p streams, within streams, as Handle does,
+// and over bulk connections, within bulk. Of all connections one peer may have 8.
+// Call it before Run.
+func (n *Node) HandleBulk(proto protocol.ID, streams, bulk HandlerConfig, fn func(context.Context, Stream) error) {
+	n.Handle(proto, streams, func(ctx context.Context, s network.Stream) error { return fn(ctx, StreamOf(s)) })
+	n.bulk.handlers[proto] = bulkHandler{newOpenStreams(bulk), fn}
 	n.bulk.protos = append(n.bulk.protos, string(proto))
 }
 

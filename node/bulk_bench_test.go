@@ -33,7 +33,7 @@ func BenchmarkBytes(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	server.HandleBulk(echo, HandlerConfig{}, func(_ context.Context, s Stream) error { return give(s, 1<<50) })
+	server.HandleBulk(echo, HandlerConfig{}, HandlerConfig{}, func(_ context.Context, s Stream) error { return give(s, 1<<50) })
 	client, err := New(b.Context(), Config{Listen: loopback(0), NoDHT: true, NoMulticast: true})
 	if err != nil {
 		b.Fatal(err)

@@ -34,7 +34,7 @@ func startBulk(t *testing.T, c HandlerConfig, fn func(context.Context, Stream) e
 	if err != nil {
 		t.Fatal(err)
 	}
-	server.HandleBulk(echo, c, fn)
+	server.HandleBulk(echo, c, c, fn)
 	stop = run(t, server)
 	client, _ = start(t, Config{NoDHT: true})
 	if err := client.Connect(t.Context(), server.AddrInfo()); err != nil {
@@ -206,7 +206,7 @@ func TestThereIsNoBulkConnectionWithoutTCP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server.HandleBulk(echo, HandlerConfig{}, echoStream)
+	server.HandleBulk(echo, HandlerConfig{}, HandlerConfig{}, echoStream)
 	run(t, server)
 	client, _ := start(t, Config{NoDHT: true})
 	if err := client.Connect(t.Context(), server.AddrInfo()); err != nil {
@@ -226,7 +226,7 @@ func TestEveryListenerTakesBulkConnections(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server.HandleBulk(echo, HandlerConfig{}, echoStream)
+	server.HandleBulk(echo, HandlerConfig{}, HandlerConfig{}, echoStream)
 	run(t, server)
 	addrs := server.Addrs()
 	if len(addrs) != 3 {
@@ -250,7 +250,7 @@ func TestBulkAddressIsOnThePeersOwnHost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server.HandleBulk(echo, HandlerConfig{}, echoStream)
+	server.HandleBulk(echo, HandlerConfig{}, HandlerConfig{}, echoStream)
 	run(t, server)
 	getter, _ := start(t, Config{NoDHT: true})
 	if err := server.Connect(t.Context(), getter.AddrInfo()); err != nil {

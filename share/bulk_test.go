@@ -32,7 +32,7 @@ func startBulkServer(t *testing.T, b *bulkServer) *node.Node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.HandleBulk(dataProtocol, node.HandlerConfig{}, func(_ context.Context, s node.Stream) error {
+	n.HandleBulk(dataProtocol, node.HandlerConfig{}, node.HandlerConfig{}, func(_ context.Context, s node.Stream) error {
 		fn := b.bulk
 		if _, ok := s.(interface{ Conn() network.Conn }); ok {
 			fn = b.stream
@@ -220,7 +220,7 @@ func TestServerLimitsTheBulkConnectionsOfOnePeer(t *testing.T) {
 	b := startBesieged(t)
 	info := dataRequest{kind: frameInfo, id: b.id}.append(nil, 0)
 	served := 0
-	for range dataStreamsMax + 3 {
+	for range bulkConnsMax + 3 {
 		s, err := b.raw.OpenBulk(t.Context(), b.ID(), dataProtocol)
 		if err != nil {
 			continue
@@ -236,8 +236,8 @@ func TestServerLimitsTheBulkConnectionsOfOnePeer(t *testing.T) {
 			served++
 		}
 	}
-	if served != dataStreamsMax {
-		t.Errorf("%d bulk connections of one peer are served, want %d", served, dataStreamsMax)
+	if served != bulkConnsMax {
+		t.Errorf("%d bulk connections of one peer are served, want %d", served, bulkConnsMax)
 	}
 	b.mustServe(t)
 	b.mustEndClean(t)

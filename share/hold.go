@@ -20,7 +20,7 @@ import (
 // it comes others are served what is there. What is held already is returned at
 // once, and contents that another hold has are not fetched.
 //
-// At most 4 are fetched at a time; more wait.
+// At most 8 are fetched at a time; more wait.
 //
 // When Hold ends early, by an error or by ctx, what was fetched stays, and counts:
 // the next Hold of it goes on from there, and Release cleans it up.

@@ -133,13 +133,7 @@ func (s *scrubbing) share(ctx context.Context, r shareRecord) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		h, err := s.library.openUnchanged(ctx, f)
-		if err != nil {
-			return false, ctx.Err()
-		}
-		id, _, err := hashContent(ctx, pacedReader{ctx, s, h.file}, h.identity.size, false, func(int) {})
-		h.close()
-		if err != nil || id != f.id {
+		if err := s.sharedFile(ctx, f); err != nil {
 			s.damaged.Add(1)
 			return false, ctx.Err()
 		}
@@ -160,6 +154,9 @@ func (s *scrubbing) content(ctx context.Context, p part) error {
 	wrong := good.Len() - good.Count()
 	if wrong > 0 {
 		s.damaged.Add(wrong)
+		if err := s.library.catalog.putDamages(p.id, good); err != nil {
+			return err
+		}
 		if err := s.repair(ctx, p, o, good); err != nil {
 			return fmt.Errorf("repair %s: %w", p.id, noSpace(err))
 		}

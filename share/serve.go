@@ -24,8 +24,9 @@ const (
 	metaIdle       = 30 * time.Second // between requests on a meta stream
 	dataIdle       = 2 * time.Minute  // between requests on a data stream
 	writeStall     = 30 * time.Second // for one frame or answer to be taken
-	metaStreamsMax = 8                // from one peer
-	dataStreamsMax = 8                // from one peer, and as many bulk connections: holdsParallel, and its gets
+	metaStreamsMax = 12               // from one peer: for holdsParallel, and its gets
+	dataStreamsMax = 12               // from one peer; as metaStreamsMax
+	bulkConnsMax   = 4                // from one peer; gets that are refused one do without
 	// serveBatch is how much is written at a time: a chunk group's frame, and
 	// small ones before it.
 	serveBatch = frameHeaderLen + answerMax + 64<<10
@@ -34,7 +35,7 @@ const (
 // serve registers the handlers of both protocols.
 func (l *Library) serve() {
 	l.node.Handle(metaProtocol, node.HandlerConfig{PerPeer: metaStreamsMax}, l.serveMeta)
-	l.node.HandleBulk(dataProtocol, node.HandlerConfig{PerPeer: dataStreamsMax, Total: 256}, l.serveBulk)
+	l.node.HandleBulk(dataProtocol, node.HandlerConfig{PerPeer: dataStreamsMax, Total: 256}, node.HandlerConfig{PerPeer: bulkConnsMax, Total: 256}, l.serveBulk)
 	l.node.HandleWant(l.matches)
 }
 
@@ -46,7 +47,7 @@ func (l *Library) matches(who peer.ID, prefix []byte) bool {
 	}
 	allow := func(r shareRecord) bool { return r.Scope.allows(who, node.ViaLAN) }
 	found, err := l.catalog.matches(prefix, allow)
-	if err == nil && !found {
+	if err == nil && !found && !l.visitor {
 		found, err = l.catalog.storesPrefix(prefix)
 	}
 	if err != nil {

@@ -105,7 +105,7 @@ type store struct {
 
 // holdsParallel is how many holds are fetched at a time; others wait. Each has a data
 // stream of its own to its sources, which allow dataStreamsMax.
-const holdsParallel = 4
+const holdsParallel = 8
 
 // charge is what contents take: their bytes, and these with all that they cost
 // beside.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/p2pshare/p2pshare/share/content"
+	"github.com/p2pshare/p2pshare/share/internal/swarm"
 	"go.etcd.io/bbolt"
 )
 
@@ -500,6 +501,28 @@ func (c *catalog) putDamage(id content.ID, group int64) error {
 			return nil
 		}
 		return damaged.Put(key, nil)
+	})
+}
+
+// putDamages remembers the groups of a stored content that are not good, in place of
+// what was known.
+func (c *catalog) putDamages(id content.ID, good *swarm.Bitfield) error {
+	return c.db.Update(func(tx *bbolt.Tx) error {
+		if _, ok, err := getStored(tx, id); !ok || err != nil {
+			return err
+		}
+		if err := clearDamage(tx, id); err != nil {
+			return err
+		}
+		n := 0
+		for i := good.NextClear(0); i < good.Len() && n < damageMax; i = good.NextClear(i + 1) {
+			key := binary.BigEndian.AppendUint64(bytes.Clone(id[:]), uint64(i))
+			if err := tx.Bucket(bucketDamaged).Put(key, nil); err != nil {
+				return err
+			}
+			n++
+		}
+		return nil
 	})
 }
 

@@ -99,6 +99,17 @@ func (c *Client) Limits(ctx context.Context, req LimitsRequest) (*Limits, error)
 	return runStream[*Limits](ctx, c, http.MethodPost, pathLimits, req, func(Event) {}, nil)
 }
 
+// Verify reads again what is shared or held. on is called with each *Verified, and with
+// *Progress. What is damaged still in the end is an *Error.
+func (c *Client) Verify(ctx context.Context, req VerifyRequest, on func(Event)) (*VerifyDone, error) {
+	return runStream[*VerifyDone](ctx, c, http.MethodPost, pathVerify, req, on, nil)
+}
+
+// Collect removes what is of no use in the store.
+func (c *Client) Collect(ctx context.Context) (*Collected, error) {
+	return runStream[*Collected](ctx, c, http.MethodPost, pathCollect, CollectRequest{}, func(Event) {}, nil)
+}
+
 // Remove stops sharing what req means. on is called for each *Removed.
 func (c *Client) Remove(ctx context.Context, req RemoveRequest, on func(Event)) error {
 	body, err := c.do(ctx, http.MethodDelete, pathShares, req)

@@ -26,6 +26,9 @@ func (*Drained) event() string         { return "draining" }
 func (*Copied) event() string          { return "copied" }
 func (*Source) event() string          { return "source" }
 func (*NamesChanged) event() string    { return "names" }
+func (*Verified) event() string        { return "verified" }
+func (*VerifyDone) event() string      { return "verify" }
+func (*Collected) event() string       { return "collected" }
 func (*Error) event() string           { return "error" }
 
 // newEvent returns an empty event of a kind, nil for one that is not known.
@@ -71,6 +74,12 @@ func newEvent(kind string) Event {
 		return new(Source)
 	case "names":
 		return new(NamesChanged)
+	case "verified":
+		return new(Verified)
+	case "verify":
+		return new(VerifyDone)
+	case "collected":
+		return new(Collected)
 	case "error":
 		return new(Error)
 	}

@@ -13,6 +13,8 @@
 //	GET    /api/v1/transfers                 → lines: Transfer
 //	POST   /api/v1/transfers/OP TransferRequest → transfer | error
 //	POST   /api/v1/limits     LimitsRequest  → limits | error
+//	POST   /api/v1/verify     VerifyRequest  → lines: progress, verified, verify | error
+//	POST   /api/v1/gc         CollectRequest → collected | error
 //	GET    /api/v1/entries    what, literal, peer → lines: Listed
 //	GET    /api/v1/peers      wait           → lines: Conn
 //	GET    /api/v1/neighbors  watch, probe   → lines: Neighbor
@@ -192,6 +194,8 @@ func (s *Server) routes(ctx context.Context, g *errgroup.Group) http.Handler {
 	mux.HandleFunc("GET "+pathTransfers, s.listTransfers)
 	mux.HandleFunc("POST "+pathTransfers+"/{op}", s.changeTransfer)
 	mux.HandleFunc("POST "+pathLimits, s.changeLimits)
+	mux.HandleFunc("POST "+pathVerify, s.verify)
+	mux.HandleFunc("POST "+pathCollect, s.collect)
 	mux.HandleFunc("GET "+pathEntries, s.listEntries)
 	mux.HandleFunc("GET "+pathPeers, s.listPeers)
 	mux.HandleFunc("GET "+pathNeighbors, s.listNeighbors)

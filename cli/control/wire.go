@@ -25,6 +25,8 @@ const (
 	pathPins      = "/api/v1/pins"
 	pathNames     = "/api/v1/names"
 	pathLimits    = "/api/v1/limits"
+	pathVerify    = "/api/v1/verify"
+	pathCollect   = "/api/v1/gc"
 )
 
 // Limits of the API.
