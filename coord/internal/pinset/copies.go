@@ -214,7 +214,7 @@ func (s *State) setCopies(c *Copies) (outcome, string) {
 }
 
 // forgetCopies drops all copies of a member that goes. It looks at every pin,
-// which takes a quarter of a second where there are a million.
+// which takes 0.7 s where there are a million on 20 members.
 func (s *State) forgetCopies(peer Peer) {
 	x := s.slots.of(peer)
 	var with []*pin

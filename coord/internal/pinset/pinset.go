@@ -1,7 +1,9 @@
 // Package pinset is the state machine of a group's Raft log: which name means
 // which content, what is pinned, and who may say so. It is pure: it applies
 // commands and answers questions. Proposing, signatures of joiners, connections,
-// snapshots on disk and copies belong to its callers.
+// snapshots on disk and the copies themselves belong to its callers. It has the plan
+// of which member is to hold what, too (Plan), and decides what a member fetches and
+// what it may drop.
 //
 //	s := pinset.New()
 //	frame, err := pinset.EncodeCommand(&pinset.SetPin{…}) // the leader, into the log
@@ -68,7 +70,7 @@
 //
 // A state is a stream:
 //
-//	"p2pshare/pinset/" | version, 1 byte | applied index, varint
+//	"p2pshare/pinset/" | version, 1 byte, 2 | applied index, varint
 //	{ length of a record, varint | record }…
 //	0 | Hash, 32 bytes | SHA-256 of all before, 32 bytes
 //
@@ -77,6 +79,10 @@
 // by tag (record.go), then in the order of their keys, without a repetition. A
 // text that many have, as a peer ID, is a number: the first time it is 0 and the
 // text follows, then the count of such texts up to it, from 1.
+//
+// The group, members and pins end where they did in version 1 when they have no
+// grace time, are neither away nor unproven, and have no copies: a state of version 1
+// is read, and has the Hash that it had.
 //
 // The Hash is the sum modulo 2^256 of the SHA-256 of all records, as little
 // endian numbers, where shared texts are written in full: a multiset hash, kept

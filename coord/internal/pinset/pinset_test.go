@@ -49,14 +49,6 @@ func encoded(t testing.TB, s *State) []byte {
 	return b.Bytes()
 }
 
-func equalMembers(n int) []Member {
-	members := make([]Member, n)
-	for i := range members {
-		members[i] = Member{Peer: Peer(fmt.Sprintf("12D3KooWMember%03d", i)), Capacity: 100 << 30}
-	}
-	return members
-}
-
 // idOf is a content ID for tests.
 func idOf(n int) content.ID { return content.ID{byte(n), byte(n >> 8), 1} }
 

@@ -243,8 +243,7 @@ func (s *State) Member(p Peer) (Member, bool) {
 	return *m, true
 }
 
-// Holders returns the members that store copies, by peer: those that [NewRing]
-// is made of.
+// Holders returns the members that have the role to store copies, by peer.
 func (s *State) Holders() []Member {
 	return slices.DeleteFunc(s.Members(), func(m Member) bool { return !s.Roles(m.Peer).Has(RoleStorage) })
 }
