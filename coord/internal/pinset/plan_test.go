@@ -91,6 +91,9 @@ func TestPlanIsFairAndStable(t *testing.T) {
 		append([]int{60}, repeat(1, 9)...),
 		slices.Concat(repeat(4, 5), repeat(3, 5), repeat(2, 5), repeat(1, 5)),
 	}
+	if testing.Short() {
+		cases = cases[2:4]
+	}
 	for _, replicas := range [][]int{{3}, {1}, {2}, {1, 2, 3}, {ReplicasAll, 1, 3}} {
 		for kind, size := range sizes {
 			if !*planAll && (kind != "mixed" || replicas[0] != 3) {
