@@ -296,3 +296,25 @@ func contentID(data []byte) content.ID {
 	}
 	return o.ID()
 }
+
+func TestVisitorCopiesWhatIsHeldAndServesNothing(t *testing.T) {
+	sharer, _ := startPeer(t, node.Config{})
+	home := t.TempDir()
+	holder, stop := startPeer(t, node.Config{Dir: home})
+	data := randomBytes(1<<20, "visitor")
+	s := sharer.add(t, sharer.write(t, "visitor", data), AddOptions{})
+	holder.hold(t, s.ID, sharer.from(s))
+	stop()
+	visitor, _ := startPeer(t, node.Config{Dir: home, Role: node.RoleVisitor})
+	got, err := visitor.get(t, s.ID.String(), GetOptions{})
+	if err != nil || got.BytesFetched != 0 {
+		t.Fatalf("get of what is held = %+v, %v, want nothing fetched", got, err)
+	}
+	mustBe(t, got.Path, data)
+	if _, err := visitor.lib.Hold(t.Context(), contentID(nil), HoldOptions{}); !errors.Is(err, ErrRefused) {
+		t.Errorf("Hold of a visitor = %v, want ErrRefused", err)
+	}
+	if err := sharer.lib.Challenge(t.Context(), s.ID, KindFile, visitor.AddrInfo()); err == nil {
+		t.Error("a visitor gives what is held")
+	}
+}

@@ -230,3 +230,32 @@ func TestUndamaged(t *testing.T) {
 		}
 	}
 }
+
+func TestDamagedOutboardIsNotSent(t *testing.T) {
+	sharer, _ := startPeer(t, node.Config{NoDHT: true})
+	holder, _ := startPeer(t, node.Config{NoDHT: true})
+	getter, _ := startPeer(t, node.Config{NoDHT: true})
+	s := sharer.add(t, sharer.write(t, "outboard", randomBytes(1<<20, "outboard")), AddOptions{})
+	holder.hold(t, s.ID, sharer.from(s))
+	o, err := holder.lib.catalog.outboard(s.ID, s.Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Set(2, content.CV{})
+	if err := holder.lib.catalog.replaceOutboard(s.ID, o); err != nil {
+		t.Fatal(err)
+	}
+	got, err := getter.get(t, s.ID.String(), GetOptions{Peers: []peer.AddrInfo{holder.AddrInfo()}})
+	if err == nil || errors.Is(err, ErrCorrupt) || len(got.Corrupt) > 0 {
+		t.Errorf("get = %+v, %v, want an error that blames nobody", got, err)
+	}
+	if ids, err := holder.lib.Damaged(t.Context()); err != nil || len(ids) != 1 {
+		t.Errorf("Damaged = %v, %v, want the content", ids, err)
+	}
+	if found, err := holder.lib.Scrub(t.Context(), s.ID, ScrubOptions{Sources: []peer.AddrInfo{sharer.AddrInfo()}}); err != nil || found.Repaired != 1 {
+		t.Errorf("Scrub = %+v, %v", found, err)
+	}
+	if _, err := getter.get(t, s.ID.String(), GetOptions{Peers: []peer.AddrInfo{holder.AddrInfo()}}); err != nil {
+		t.Errorf("get after the repair: %v", err)
+	}
+}

@@ -386,6 +386,11 @@ func (d *dataServer) answerOutboard(q taggedRequest, size int64) error {
 	if !d.library.up.admit(d.stream.Peer(), int(32*q.count)) {
 		return errTooMany
 	}
+	if d.file != nil && d.file.stored != nil {
+		if err := d.file.stored.checkOutboard(); err != nil {
+			return &refusal{codeNotHeld, "not held any more"}
+		}
+	}
 	values, err := d.chainingValues(q, size)
 	if err != nil || values == nil {
 		return &refusal{codeInternal, "outboard can't be read"}

@@ -20,6 +20,7 @@ type storedFile struct {
 	size    int64
 	values  []byte // chaining values of segment
 	segment int64  // -1: of none
+	sound   bool   // the outboard was found to be the content's
 }
 
 // errDamaged: a chunk group of the store is not what it was. It is known now, and
@@ -63,6 +64,25 @@ func (f *storedFile) check(index int64, data []byte) error {
 	}
 	f.library.damaged(f.id, index, errDamaged)
 	return fmt.Errorf("chunk group %d of %s: %w", index, f.id, errDamaged)
+}
+
+// checkOutboard verifies the outboard, before any of it is sent: who gets a wrong one
+// takes us for a liar. That of a content above 64 GiB is too large to be read for
+// each who asks, and is left to Scrub.
+func (f *storedFile) checkOutboard() error {
+	if f.sound || content.GroupCount(f.size) == 1 || content.TwoLevel(f.size) {
+		return nil
+	}
+	o, err := f.library.catalog.outboard(f.id, f.size)
+	if err != nil {
+		return err
+	}
+	if o == nil || o.Verify(f.id) != nil {
+		f.library.damaged(f.id, 0, errDamaged)
+		return fmt.Errorf("outboard of %s: %w", f.id, errDamaged)
+	}
+	f.sound = true
+	return nil
 }
 
 func (f *storedFile) matches(index int64, data []byte) (bool, error) {
