@@ -28,7 +28,7 @@ import (
 //	outboards  content ID(32) segment(4)  → chaining values of up to 4,096 groups
 //	listed     LAN only(1) length(2) to key(8) → expiry(8), Unix seconds   what may be listed, by audience
 //
-// and those of what it holds for others (storecatalog.go).
+// and those of what it holds for others (storerecords.go).
 //
 // A share comes into being in stages: its record is written as adding, its
 // files in batches, and one last transaction makes it live and its predecessor

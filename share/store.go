@@ -76,7 +76,7 @@ type Usage struct {
 //	<home>/store/ab/ab12…   one content: a file, or a directory's listing
 //	<home>/store/new/ID/    what the unfinished hold of ID has so far
 //
-// The catalog says what is held (storecatalog.go): a file without a record is
+// The catalog says what is held (storerecords.go): a file without a record is
 // removed by open. A file is written under new, synced, moved to its place, and
 // recorded in one transaction with its outboard and its hold.
 //
