@@ -2,7 +2,6 @@ package pinset
 
 import (
 	"math/bits"
-	"sync"
 )
 
 // Fractions of a plan are fixed-point numbers, since machines may round floating
@@ -38,8 +37,9 @@ const (
 )
 
 // logTable has log2(1+i/256), and expTable 2^-(i/256), as fractions, for
-// interpolation: by squaring and by bisection, in integers alone.
-var logTable, expTable = sync.OnceValue(makeLogTable), sync.OnceValue(makeExpTable)
+// interpolation: by squaring and by bisection, in integers alone, which takes a
+// tenth of a millisecond.
+var logTable, expTable = makeLogTable(), makeExpTable()
 
 func makeLogTable() *[logCells + 1]uint64 {
 	t := new([logCells + 1]uint64)
@@ -80,7 +80,7 @@ func makeExpTable() *[logCells + 1]uint64 {
 func log2(x uint64) uint64 {
 	zeros := bits.LeadingZeros64(x)
 	x <<= zeros + 1 // what follows the first bit
-	t := logTable()
+	t := logTable
 	i := x >> (64 - logBits)
 	rest := x << logBits >> (64 - fractionBits)
 	return uint64(63-zeros)<<fractionBits + t[i] + mul(t[i+1]-t[i], rest)
@@ -92,7 +92,7 @@ func exp2(x uint64) uint64 {
 	if whole >= fractionBits {
 		return 0
 	}
-	t := expTable()
+	t := expTable
 	i := x & (one - 1) >> (fractionBits - logBits)
 	rest := x << (fractionBits + logBits) >> (64 - fractionBits)
 	return (t[i] - mul(t[i]-t[i+1], rest)) >> whole
