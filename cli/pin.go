@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -23,7 +25,7 @@ func (a *app) pinCommand() *cobra.Command {
 		Use:   "pin WHAT",
 		Short: "Have the group keep copies of a content, and remember what its name means",
 		Long: `Have the group keep copies of a content, and remember what its name means. WHAT is
-shared from here, a path, or found by name. A path that is not shared yet is shared,
+shared from here, a path, or found by name. A file here that is not shared yet is shared,
 with whoever knows its ID: the members that are to hold it fetch it from here, and
 from one another. It must stay here until there are copies: --wait waits for that.
 In another group member's hands it is p2pshare get @GROUP/NAME.`,
@@ -45,6 +47,11 @@ In another group member's hands it is p2pshare get @GROUP/NAME.`,
 			}
 			if req.What, err = absoluteIfPath(args[0]); err != nil {
 				return err
+			}
+			if _, here := os.Lstat(req.What); here == nil {
+				if req.Path, err = filepath.Abs(req.What); err != nil {
+					return err
+				}
 			}
 			return a.inGroup(cmd, func(ctx context.Context, use *session) error {
 				done, err := use.Pin(ctx, req, a.printCopied())

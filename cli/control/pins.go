@@ -19,6 +19,7 @@ import (
 type PinRequest struct {
 	Group    string    `json:"group,omitempty"`
 	What     string    `json:"what"`
+	Path     string    `json:"path,omitempty"` // a file here that is called What, absolute: it is meant if What is not shared
 	Literal  bool      `json:"literal,omitempty"`
 	Replicas int       `json:"replicas,omitempty"` // 0: 3; coord.ReplicasAll: every member
 	Expires  time.Time `json:"expires,omitzero"`   // zero: never
@@ -92,7 +93,7 @@ func (s *Server) pin(ctx context.Context, c *coord.Coord, req PinRequest) (*Pinn
 	if req.Adopt && g.Follows {
 		return nil, nil, Errorf(CodeUsage, "this peer is no member of %q: its copy can't count", share.Escape(g.Name))
 	}
-	shared, err := s.shareForPin(ctx, req)
+	shared, err := s.shareForPin(ctx, &req)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -139,18 +140,29 @@ func (d *Pinned) fill(p coord.Pin, h coord.PinHealth) {
 
 // shareForPin shares a path that is to be pinned, and is not shared yet, with whoever
 // asks for it by its ID. It returns the path if it did.
-func (s *Server) shareForPin(ctx context.Context, req PinRequest) (string, error) {
-	if !filepath.IsAbs(req.What) || req.Literal {
+func (s *Server) shareForPin(ctx context.Context, req *PinRequest) (string, error) {
+	if req.Literal {
 		return "", nil
 	}
 	if here, err := s.cfg.Library.Lookup(req.What); err == nil && len(here) > 0 {
 		return "", nil
 	}
-	if _, err := os.Stat(req.What); err != nil {
+	path := req.Path
+	if filepath.IsAbs(req.What) {
+		path = req.What
+	}
+	if !filepath.IsAbs(path) {
+		return "", nil
+	}
+	if _, err := os.Stat(path); err != nil {
 		return "", nil // it may be a name
 	}
-	_, err := s.cfg.Library.Add(ctx, req.What, share.AddOptions{Scope: share.Scope{Unlisted: true}})
-	return req.What, err
+	req.What = path
+	if here, err := s.cfg.Library.Lookup(path); err == nil && len(here) > 0 {
+		return "", nil
+	}
+	_, err := s.cfg.Library.Add(ctx, path, share.AddOptions{Scope: share.Scope{Unlisted: true}})
+	return path, err
 }
 
 // pinError tells what is there when a name means something else.
