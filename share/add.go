@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,6 +24,9 @@ type AddOptions struct {
 	// Mirrors are the URLs of the raw file that its manifest names, at most
 	// MirrorsMax; see ParseMirror. A directory has none.
 	Mirrors []string
+	// Watch keeps the share as path is, while Run runs, now and after a restart:
+	// see Library.Watch.
+	Watch bool
 	// Progress, if set, is called from one goroutine at a time.
 	Progress func(Progress)
 	// Warn, if set, gets a line about each thing left out, safe for a terminal.
@@ -43,26 +47,36 @@ func (l *Library) Add(ctx context.Context, path string, o AddOptions) (Share, er
 	if err != nil {
 		return Share{}, err
 	}
-	a := &adding{library: l, path: path, options: o, progress: newMeter(o.Progress, PhaseHashing)}
-	a.compare = true
-	s, err := a.run(ctx)
+	a, s, err := (&adding{library: l, path: path, options: o}).tries(ctx)
+	if err == nil && (o.Watch || a.previous.Watch != nil) {
+		l.watcher.look()
+	}
+	return s, err
+}
+
+// tries runs a, and anew as long as it takes. It returns the run that came last.
+func (a *adding) tries(ctx context.Context) (*adding, Share, error) {
+	begin := func(compare bool) (Share, error) {
+		a = &adding{library: a.library, path: a.path, options: a.options, only: a.only, enter: a.enter,
+			compare: compare, warned: a.warned, progress: newMeter(a.options.Progress, PhaseHashing)}
+		return a.run(ctx)
+	}
+	s, err := begin(true)
 	if errors.Is(err, errChanged) {
-		a = &adding{library: l, path: path, options: o, progress: newMeter(o.Progress, PhaseHashing), warned: a.warned}
-		s, err = a.run(ctx)
+		s, err = begin(false)
 	}
 	if errors.Is(err, errOutboardGone) {
 		// What was known of its files is not known any more: hash them.
-		a = &adding{library: l, path: path, options: o, progress: newMeter(o.Progress, PhaseHashing)}
-		s, err = a.run(ctx)
+		s, err = begin(false)
 	}
 	if err != nil {
 		var inner *fs.PathError
-		if errors.As(err, &inner) && inner.Path == path {
-			return Share{}, err // names the path already
+		if errors.As(err, &inner) && inner.Path == a.path {
+			return a, Share{}, err // names the path already
 		}
-		return Share{}, fmt.Errorf("%s: %w", Escape(path), err)
+		return a, Share{}, fmt.Errorf("%s: %w", Escape(a.path), err)
 	}
-	return s, nil
+	return a, s, nil
 }
 
 // adding is one Add at work.
@@ -83,6 +97,23 @@ type adding struct {
 	// warned are warnings that an Add that compared has given, and that the one
 	// which follows it does not repeat.
 	warned map[string]bool
+
+	// watch is what is recorded of it when it is watched, else nil.
+	watch *watchRecord
+	// only, when it is not 0, is the share that is brought up to date, and no other:
+	// then nothing is published where nothing has changed.
+	only  shareKey
+	enter func(dir string) // if set, called before each directory is read: absolute
+
+	hashed atomic.Int64 // bytes that were read to name files
+	found  atomic.Int64 // files that were found where they were moved to
+}
+
+// entering is told of each directory before it is read.
+func (a *adding) entering(local string) {
+	if a.enter != nil {
+		a.enter(filepath.Join(a.path, filepath.FromSlash(local)))
+	}
 }
 
 // warnedMax is how many warnings are remembered. More are given twice.
@@ -93,6 +124,9 @@ const warnedMax = 1000
 var errChanged = errors.New("changed since it was added")
 
 func (a *adding) run(ctx context.Context) (Share, error) {
+	if a.options.Watch {
+		a.watch = &watchRecord{Hidden: a.options.Hidden, Exclude: a.options.Exclude, Scanned: time.Now().UnixNano()}
+	}
 	name := a.options.Name
 	if name == "" {
 		name = filepath.Base(a.path)
@@ -121,10 +155,13 @@ func (a *adding) run(ctx context.Context) (Share, error) {
 	if a.previous, _, err = a.library.catalog.byPath(a.path); err != nil {
 		return Share{}, err
 	}
+	if a.only != 0 && a.previous.key != a.only {
+		return Share{}, errReplaced
+	}
 	s := Share{
 		Name: published, Path: a.path, Kind: KindFile, Files: 1,
 		State: StateShared, Scope: a.options.Scope, Added: time.Now().UTC().Truncate(time.Second),
-		Mirrors: a.options.Mirrors,
+		Mirrors: a.options.Mirrors, Watched: a.options.Watch,
 	}
 	if info.IsDir() {
 		s.Kind, s.Files = KindDir, 0
@@ -168,7 +205,8 @@ func (a *adding) content(ctx context.Context, s *Share, info fs.FileInfo) error 
 
 // publish makes s live, and ends what it replaces.
 func (a *adding) publish(s Share) error {
-	return a.library.replace(a.previous, func() error { return a.library.publish(s, a.key, a.batch...) })
+	r := shareRecord{Share: s, Watch: a.watch, key: a.key, instead: a.only}
+	return a.library.replace(a.previous, func() error { return a.library.publish(r, a.batch...) })
 }
 
 // warnf may be called from several goroutines.

@@ -691,7 +691,7 @@ func TestSequenceNumbersOfOneNameDiffer(t *testing.T) {
 			wg.Go(func() {
 				key, err := l.catalog.begin(fmt.Sprint(dir, round, i))
 				if err == nil {
-					err = l.publish(Share{Name: "n", ID: numberID(i), Kind: KindFile, Path: fmt.Sprint(dir, round, i)}, key)
+					err = l.publish(shareRecord{Share: Share{Name: "n", ID: numberID(i), Kind: KindFile, Path: fmt.Sprint(dir, round, i)}, key: key})
 				}
 				if err != nil {
 					t.Error(err)

@@ -15,11 +15,17 @@ func (a *adding) again(ctx context.Context, s Share, info fs.FileInfo) (Share, e
 		return Share{}, errChanged
 	}
 	// A share that is added becomes the newest of its name.
-	same, err := l.catalog.byName(nameDigest(s.Name), 1)
-	if err != nil {
-		return Share{}, err
+	if a.only == 0 {
+		same, err := l.catalog.byName(nameDigest(s.Name), 1)
+		if err != nil {
+			return Share{}, err
+		}
+		if len(same) == 0 || same[0].key != old.key {
+			return Share{}, errChanged
+		}
 	}
-	if len(same) == 0 || same[0].key != old.key {
+	// Of a share that was not watched the inodes are not known.
+	if a.watch != nil && old.Watch == nil {
 		return Share{}, errChanged
 	}
 	if err := a.content(ctx, &s, info); err != nil {
@@ -32,7 +38,12 @@ func (a *adding) again(ctx context.Context, s Share, info fs.FileInfo) (Share, e
 	if err := ctx.Err(); err != nil {
 		return Share{}, err
 	}
-	r := shareRecord{Share: s, Stage: stageLive, key: old.key}
+	if a.only != 0 {
+		a.progress.flush()
+		return old.Share, nil
+	}
+	r := shareRecord{Share: s, Stage: stageLive, Watch: a.watch, key: old.key}
+	var err error
 	publish := func() error {
 		_, err := l.signAndRecord(&r, func() (shareKey, error) { return 0, l.catalog.renew(r) })
 		return err

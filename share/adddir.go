@@ -110,6 +110,10 @@ func (a *adding) hashEntry(ctx context.Context, files *treeOpener, e walked) (ha
 		a.progress.add(e.info.Size())
 		return h, err
 	}
+	if h, ok, err := a.moved(path, e.info); ok || err != nil {
+		a.progress.add(e.info.Size())
+		return h, err
+	}
 	return a.hash(ctx, path, e.info.Size() >= parallelFrom, func(flag int) (*os.File, error) { return files.open(e, flag) })
 }
 
@@ -149,7 +153,7 @@ func (a *adding) walkTree(ctx context.Context, root *os.Root, jobs, ordered chan
 		root: root, hidden: a.options.Hidden,
 		skip: func(local string, id fileIdentity, dir bool) bool {
 			return a.isOwn(id) || dir && node.IsHome(filepath.Join(a.path, filepath.FromSlash(local)))
-		}, warn: a.warnf,
+		}, warn: a.warnf, enter: a.entering,
 		visit: func(e walked) error {
 			j := treeJob{e, make(chan treeResult, 1)}
 			if e.dir {

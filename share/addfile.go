@@ -28,7 +28,7 @@ func (a *adding) known(path string, identity fileIdentity) (h hashedFile, ok boo
 	if err != nil || !ok || known.identity != identity || known.modified {
 		return hashedFile{}, false, err
 	}
-	return hashedFile{path: path, record: known}, true, nil
+	return hashedFile{path: path, record: known, watched: a.watch != nil}, true, nil
 }
 
 // hashTries is how often a file that changes under our hands is tried.
@@ -62,7 +62,10 @@ func (a *adding) hashOnce(ctx context.Context, path string, parallel bool, open 
 		return hashedFile{}, errChanged
 	}
 	start := time.Now()
-	id, outboard, err := hashContent(ctx, f, before.size, parallel, func(n int) { a.progress.add(int64(n)) })
+	id, outboard, err := hashContent(ctx, f, before.size, parallel, func(n int) {
+		a.hashed.Add(int64(n))
+		a.progress.add(int64(n))
+	})
 	if err != nil {
 		return hashedFile{}, err
 	}
@@ -73,7 +76,7 @@ func (a *adding) hashOnce(ctx context.Context, path string, parallel bool, open 
 	if sysIdentity(after) != before {
 		return hashedFile{}, fmt.Errorf("it changed while it was read: %w", ErrModified)
 	}
-	return hashedFile{path: path, record: fileRecord{id: id, identity: before.settled(start)}, outboard: outboard}, nil
+	return hashedFile{path: path, record: fileRecord{id: id, identity: before.settled(start)}, outboard: outboard, watched: a.watch != nil}, nil
 }
 
 func (a *adding) put(h hashedFile) error {

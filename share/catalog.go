@@ -26,6 +26,7 @@ import (
 //	files      key(8) path            → fileRecord     each file that is served
 //	contents   content ID(32) key(8) path → ""         files by content
 //	outboards  content ID(32) segment(4)  → chaining values of up to 4,096 groups
+//	inodes     device(8) inode(8) key(8) path → ""     files of shares that are watched
 //	listed     LAN only(1) length(2) to key(8) → expiry(8), Unix seconds   what may be listed, by audience
 //
 // and those of what it holds for others (storerecords.go).
@@ -44,6 +45,7 @@ var (
 	bucketContents  = []byte("contents")
 	bucketOutboards = []byte("outboards")
 	bucketListed    = []byte("listed")
+	bucketInodes    = []byte("inodes")
 )
 
 // batchMax is how many files one transaction takes: large enough that its
@@ -70,8 +72,11 @@ type shareRecord struct {
 	Own      bool           `json:"own,omitempty"`      // the manifest is this peer's
 	Seq      int64          `json:"seq,omitempty"`      // of the manifest
 	Expires  time.Time      `json:"expires,omitzero"`   // of the manifest
+	Watch    *watchRecord   `json:"watch,omitempty"`    // nil: it is not watched
 
 	key shareKey
+	// instead is the share that it takes the place of, and of no other; 0: of any.
+	instead shareKey
 }
 
 // fileRecord is one file of a share.
@@ -133,7 +138,7 @@ func openCatalog(path string) (_ *catalog, err error) {
 	}
 	c := &catalog{db}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketShares, bucketPaths, bucketNames, bucketIDs, bucketFiles, bucketContents, bucketOutboards,
+		for _, name := range [][]byte{bucketShares, bucketPaths, bucketNames, bucketIDs, bucketFiles, bucketContents, bucketOutboards, bucketInodes,
 			bucketHolds, bucketParts, bucketStored, bucketDamaged, bucketStore} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err

@@ -28,6 +28,7 @@ type hashedFile struct {
 	path     string // absolute
 	record   fileRecord
 	outboard *content.Outboard // nil when there is one group only, or when it is known already
+	watched  bool              // record its inode, too
 }
 
 // errOutboardGone: the share that had a file's outboard was removed since. Hash
@@ -54,6 +55,11 @@ func putFile(tx *bbolt.Tx, key shareKey, f hashedFile) error {
 	}
 	if err := tx.Bucket(bucketContents).Put(contentKey(f.record.id, key, f.path), nil); err != nil {
 		return err
+	}
+	if f.watched && f.record.identity.ino != 0 {
+		if err := tx.Bucket(bucketInodes).Put(inodeKey(f.record.identity, key, f.path), nil); err != nil {
+			return err
+		}
 	}
 	return putOutboard(tx, f)
 }
@@ -118,10 +124,15 @@ func (c *catalog) file(key shareKey, path string) (f fileRecord, ok bool, err er
 func (c *catalog) updateFile(f heldFile) error {
 	return c.db.Update(func(tx *bbolt.Tx) error {
 		k := append(f.share.bytes(), f.path...)
-		if tx.Bucket(bucketFiles).Get(k) == nil {
+		v := tx.Bucket(bucketFiles).Get(k)
+		if v == nil {
 			return nil
 		}
-		return tx.Bucket(bucketFiles).Put(k, f.fileRecord.encode())
+		was, err := decodeFileRecord(v)
+		if err != nil {
+			return err
+		}
+		return errors.Join(tx.Bucket(bucketFiles).Put(k, f.fileRecord.encode()), moveInode(tx, was.identity, f))
 	})
 }
 

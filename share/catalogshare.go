@@ -81,6 +81,9 @@ func (c *catalog) makeLive(r *shareRecord, rest ...hashedFile) (old shareKey, er
 			}
 		}
 		paths := tx.Bucket(bucketPaths)
+		if r.instead != 0 && !bytes.Equal(paths.Get([]byte(r.Path)), r.instead.bytes()) {
+			return errReplaced
+		}
 		if k := paths.Get([]byte(r.Path)); k != nil {
 			previous, ok, err := getShare(tx, k)
 			if err != nil {
@@ -192,7 +195,9 @@ func removeFiles(tx *bbolt.Tx, key shareKey) (more bool, err error) {
 		}
 		gone = append(gone, bytes.Clone(k))
 		ids[f.id] = true
-		if err := tx.Bucket(bucketContents).Delete(contentKey(f.id, key, string(k[8:]))); err != nil {
+		err = errors.Join(tx.Bucket(bucketContents).Delete(contentKey(f.id, key, string(k[8:]))),
+			tx.Bucket(bucketInodes).Delete(inodeKey(f.identity, key, string(k[8:]))))
+		if err != nil {
 			return false, err
 		}
 	}

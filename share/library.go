@@ -138,6 +138,9 @@ func (l *Library) Remove(ctx context.Context, what string) ([]Share, error) {
 			return removed, err
 		}
 		l.touch()
+		if r.Watch != nil {
+			l.watcher.look()
+		}
 		removed = append(removed, r.Share)
 		if err := l.withdraw(keys); err != nil {
 			return removed, err

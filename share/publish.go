@@ -6,10 +6,9 @@ import (
 	"time"
 )
 
-// publish signs a manifest for s and makes it live under key, with the rest of its
-// files; see catalog.finish.
-func (l *Library) publish(s Share, key shareKey, rest ...hashedFile) error {
-	r := shareRecord{Share: s, key: key}
+// publish signs a manifest for r and makes it live, with the rest of its files; see
+// catalog.finish.
+func (l *Library) publish(r shareRecord, rest ...hashedFile) error {
 	old, err := l.signAndRecord(&r, func() (shareKey, error) { return l.catalog.makeLive(&r, rest...) })
 	if err != nil || old == 0 {
 		return err

@@ -167,6 +167,8 @@ type Share struct {
 	// Attrs is the document of a directory's times and modes, as a content; zero:
 	// none is known.
 	Attrs content.ID `json:"attrs,omitzero"`
+	// Watched: it follows what becomes of Path, while Run runs; see Library.Watch.
+	Watched bool `json:"watched,omitempty"`
 }
 
 // Phase is what a long operation is doing.
@@ -224,6 +226,10 @@ type Config struct {
 	// LimitMin others may take this peer for dead. See Library.SetLimits.
 	UpMax, DownMax int64
 
+	// NoWatch leaves shares that are watched as they are: for a library that is
+	// open for a moment.
+	NoWatch bool
+
 	// Log receives what an operator would want to know. Nil: silent.
 	Log *slog.Logger
 }
@@ -259,6 +265,7 @@ type Library struct {
 	store    *store
 	holdRate limiter // of what Hold and Scrub fetch
 
+	watcher   watcher
 	transfers transfers
 	asking    lately
 	liars     liars
@@ -306,6 +313,7 @@ func Open(n *node.Node, cfg Config) (*Library, error) {
 	}
 	l.SetLimits(cfg.UpMax, cfg.DownMax)
 	l.announce = make(chan shareKey, 64)
+	l.watcher = newWatcher(l)
 	l.lister = newLister()
 	l.visitor = n.Role() == node.RoleVisitor
 	l.transfers.byID = map[content.ID]*transfer{}
@@ -326,12 +334,15 @@ func (l *Library) SetLimits(up, down int64) {
 // Limits are what SetLimits, or Config, has set, in bytes a second; 0: no limit.
 func (l *Library) Limits() (up, down int64) { return l.up.rate.Load(), l.down.rate.Load() }
 
-// Run keeps what is shared announced until ctx ends, and returns nil then.
-// Streams are served by the node's Run.
+// Run keeps what is shared announced, and what is watched as its files are, until
+// ctx ends, and returns nil then. Streams are served by the node's Run.
 func (l *Library) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	if l.node.Role() != node.RoleVisitor {
 		g.Go(func() error { return l.keepAnnounced(ctx) })
+		if !l.cfg.NoWatch {
+			g.Go(func() error { return l.watcher.run(ctx) })
+		}
 	}
 	err := g.Wait()
 	if errors.Is(err, context.Canceled) {

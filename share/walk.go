@@ -38,6 +38,7 @@ type walker struct {
 	skip    func(local string, id fileIdentity, dir bool) bool // never share these
 	warn    func(format string, args ...any)
 	visit   func(walked) error
+	enter   func(local string) // if set, called before a directory is read
 }
 
 // pattern leaves out entries: of any directory when it has no '/', of the
@@ -77,6 +78,9 @@ func (p pattern) matches(local string, dir bool) bool {
 // children lists what of directory dir ("." or "a/b") is to be shared, in no order.
 // It calls each for every entry, until it returns false.
 func (w *walker) children(dir string, exclude []pattern, each func(walked) bool) ([]pattern, error) {
+	if w.enter != nil {
+		w.enter(dir)
+	}
 	// Looking names up from their directory, not from the root, saves an open and a
 	// close of it for each.
 	in, err := w.root.OpenRoot(dir)
