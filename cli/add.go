@@ -20,6 +20,7 @@ type addFlags struct {
 	lanOnly  bool
 	to       string
 	unlisted bool
+	watch    bool
 }
 
 func (a *app) addCommand() *cobra.Command {
@@ -29,8 +30,13 @@ func (a *app) addCommand() *cobra.Command {
 		Short: "Share files or directories where they lie",
 		Long: `Share files or directories where they lie: nothing is copied. With a daemon on
 this home the command returns once they are hashed, recorded and announced.
-Without one it goes on serving them until Ctrl-C; with --exit it records only.`,
-		Example: "  p2pshare add talk.mp4\n  p2pshare add --name holiday --exclude '*.tmp' ~/pictures/2024",
+Without one it goes on serving them until Ctrl-C; with --exit it records only.
+
+With --watch each stays shared as it is on the disk: what is edited, moved, added
+or deleted makes a new version of its name, within seconds where the system tells
+of changes. What was only moved is not read again. That goes on in the daemon, and
+after it was started anew, until the path is added without --watch, or removed.`,
+		Example: "  p2pshare add talk.mp4\n  p2pshare add --name holiday --exclude '*.tmp' ~/pictures/2024\n  p2pshare add --watch ~/papers",
 		Args:    arguments("at least one PATH", 1, -1),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.runAdd(cmd, args, f) },
 	}
@@ -44,6 +50,7 @@ Without one it goes on serving them until Ctrl-C; with --exit it records only.`,
 	flags.BoolVar(&f.lanOnly, "lan-only", false, "announce and serve on the local network only")
 	flags.StringVar(&f.to, "to", "", "serve to this `PEER` ID only")
 	flags.BoolVar(&f.unlisted, "unlisted", false, "never list it: got by exact name or ID only")
+	flags.BoolVar(&f.watch, "watch", false, "keep what is shared as it is on the disk, from now on")
 	networkFlags(cmd)
 	return cmd
 }
@@ -74,7 +81,9 @@ func (a *app) runAdd(cmd *cobra.Command, paths []string, f addFlags) error {
 		}
 		a.printServing(use.own.ready())
 		serving = true
-		<-ctx.Done()
+		for change := range use.own.library.Changes(ctx) {
+			a.printChanged(control.NewChanged(change))
+		}
 		return nil
 	})
 	if serving && cmd.Context().Err() != nil {
@@ -119,7 +128,7 @@ func (f *addFlags) requests(cmd *cobra.Command, paths []string) ([]control.AddRe
 		if err != nil {
 			return nil, err
 		}
-		requests = append(requests, control.AddRequest{Path: abs, Name: f.name, Hidden: f.hidden, Exclude: f.exclude, Scope: scope, Mirrors: f.mirrors})
+		requests = append(requests, control.AddRequest{Path: abs, Name: f.name, Hidden: f.hidden, Exclude: f.exclude, Scope: scope, Mirrors: f.mirrors, Watch: f.watch})
 	}
 	return requests, nil
 }
@@ -171,6 +180,17 @@ func (a *app) printAdded(e *control.Added) {
 	}
 	a.say("added  %s  %s  %s", share.Escape(string(e.Name)), e.ID, describeSize(e.Kind, e.Size, e.Files))
 	a.say("link   %s", share.Escape(e.Link))
+}
+
+func (a *app) printChanged(e *control.Changed) {
+	switch {
+	case a.json:
+		a.emit(e)
+	case e.Problem != "":
+		a.note("%s stays as it was: %s", share.Escape(string(e.Name)), e.Problem)
+	default:
+		a.say("changed  %s  %s  %s, %s read", share.Escape(string(e.Name)), e.ID, describeSize(e.Kind, e.Size, e.Files), size(e.Hashed))
+	}
 }
 
 func (a *app) printServing(r *control.Ready) {

@@ -77,7 +77,15 @@ func shareLine(l control.Listed) string {
 	if l.Kind == share.KindDir {
 		name += "/"
 	}
-	return fmt.Sprintf("%9s  %-8s  %s  %s  %s", size(l.Size), l.State, l.ID.Short(), name, share.Escape(l.Path))
+	line := fmt.Sprintf("%9s  %-8s  %s  %s  %s", size(l.Size), l.State, l.ID.Short(), name, share.Escape(l.Path))
+	switch w := l.Watch; {
+	case w == nil:
+	case w.Problem != "":
+		line += "  (watched; " + w.Problem + ")"
+	default:
+		line += "  (watched)"
+	}
+	return line
 }
 
 func entryLine(l control.Listed) string {

@@ -50,7 +50,8 @@ func (a *app) openPeer(ctx context.Context, s *settings, need need) (_ *ownPeer,
 	if err != nil {
 		return nil, err
 	}
-	if p.library, err = share.Open(p.node, share.Config{UpMax: s.maxUp, DownMax: s.maxDown, Log: log}); err != nil {
+	if p.library, err = share.Open(p.node, share.Config{UpMax: s.maxUp, DownMax: s.maxDown,
+		NoWatch: need.service != control.ServiceServing, Log: log}); err != nil {
 		return nil, err
 	}
 	if !offline {

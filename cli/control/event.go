@@ -11,6 +11,7 @@ func (*Note) event() string            { return "note" }
 func (*Warning) event() string         { return "warning" }
 func (*Added) event() string           { return "added" }
 func (*Removed) event() string         { return "removed" }
+func (*Changed) event() string         { return "changed" }
 func (*Data) event() string            { return "data" }
 func (*Done) event() string            { return "done" }
 func (*Accepted) event() string        { return "accepted" }
@@ -44,6 +45,8 @@ func newEvent(kind string) Event {
 		return new(Added)
 	case "removed":
 		return new(Removed)
+	case "changed":
+		return new(Changed)
 	case "data":
 		return new(Data)
 	case "done":

@@ -21,7 +21,7 @@ func (s *Server) addShare(w http.ResponseWriter, r *http.Request) {
 	}
 	out := newStream(w, r, contentTypeLines)
 	added, err := s.cfg.Library.Add(r.Context(), req.Path, share.AddOptions{
-		Name: req.Name, Hidden: req.Hidden, Exclude: req.Exclude, Scope: req.Scope, Mirrors: req.Mirrors,
+		Name: req.Name, Hidden: req.Hidden, Exclude: req.Exclude, Scope: req.Scope, Mirrors: req.Mirrors, Watch: req.Watch,
 		Progress: out.progress, Warn: out.warn,
 	})
 	if err != nil {
@@ -29,7 +29,7 @@ func (s *Server) addShare(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	out.send(&Added{Name: added.Name, ID: added.ID, Kind: added.Kind, Size: added.Size, Files: added.Files,
-		Announced: s.announce(r.Context(), added), Link: s.cfg.Library.Link(added).String(), Path: added.Path})
+		Announced: s.announce(r.Context(), added), Link: s.cfg.Library.Link(added).String(), Path: added.Path, Watched: added.Watched})
 }
 
 // announce tells the networks of a new share, where this peer is there to
@@ -49,11 +49,21 @@ func (s *Server) listShares(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		err = out.sendLine(&Listed{Name: string(sh.Name), ID: sh.ID, Kind: sh.Kind, Size: sh.Size,
-			Path: sh.Path, State: string(sh.State), Files: sh.Files, Added: sh.Added, Mirrors: sh.Mirrors})
+			Path: sh.Path, State: string(sh.State), Files: sh.Files, Added: sh.Added, Mirrors: sh.Mirrors,
+			Watch: s.watchOf(sh)})
 		if out.abortIfCutOff(); err != nil {
 			return
 		}
 	}
+}
+
+// watchOf tells how sh is kept up to date; nil: it is not.
+func (s *Server) watchOf(sh share.Share) *Watch {
+	if !sh.Watched {
+		return nil
+	}
+	w, running := s.cfg.Library.Watching(sh.Path)
+	return &Watch{Running: running, Events: w.Events, Dirs: w.Dirs, Scanned: w.Scanned.UTC(), Every: seconds(w.Every), Problem: w.Problem}
 }
 
 func (s *Server) removeShare(w http.ResponseWriter, r *http.Request) {

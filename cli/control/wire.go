@@ -58,6 +58,7 @@ type AddRequest struct {
 	Exclude []string    `json:"exclude,omitempty"` // glob patterns to leave out
 	Scope   share.Scope `json:"scope,omitzero"`
 	Mirrors []string    `json:"mirrors,omitempty"` // URLs of the raw file, as share.ParseMirror reads them
+	Watch   bool        `json:"watch,omitempty"`   // follow what becomes of the path, after a restart too
 }
 
 // RemoveRequest is the body of DELETE /shares.
@@ -135,6 +136,22 @@ type Added struct {
 	Link      string          `json:"link"`
 	Announced share.Announced `json:"announced"`
 	Path      string          `json:"path"`
+	Watched   bool            `json:"watched,omitempty"`
+}
+
+// Changed tells that a watched share was brought up to date with its files, or why it
+// could not be.
+type Changed struct {
+	Name    share.Name `json:"name"`
+	ID      content.ID `json:"id"`
+	Was     content.ID `json:"was"` // its ID before
+	Kind    share.Kind `json:"kind"`
+	Size    int64      `json:"size"`
+	Files   int64      `json:"files"`
+	Path    string     `json:"path"`
+	Hashed  int64      `json:"hashed"`            // bytes that were read
+	Moved   int64      `json:"moved"`             // files that were only moved, and not read
+	Problem string     `json:"problem,omitempty"` // why it stays as it was: escaped already
 }
 
 // Removed tells what is no longer shared. The file is still at Path.
@@ -296,6 +313,17 @@ type Listed struct {
 	Executable bool       `json:"x,omitempty"`
 	Added      time.Time  `json:"added,omitzero"`
 	Mirrors    []string   `json:"mirrors,omitempty"` // of a share, as its manifest names them
+	Watch      *Watch     `json:"watch,omitempty"`   // of a share that is watched
+}
+
+// Watch tells how a watched share is kept up to date.
+type Watch struct {
+	Running bool      `json:"running"`           // by this peer, now
+	Events  bool      `json:"events"`            // the system tells of changes; else they are found by scanning
+	Dirs    int       `json:"dirs"`              // directories whose changes are told
+	Scanned time.Time `json:"scanned,omitzero"`  // when the last scan ended
+	Every   float64   `json:"every_s"`           // between two scans at most
+	Problem string    `json:"problem,omitempty"` // escaped already
 }
 
 // Conn is one line of GET /peers.
@@ -426,6 +454,16 @@ func (s *Service) UnmarshalText(text []byte) error {
 func newProgress(p share.Progress) *Progress {
 	return &Progress{Phase: p.Phase, Done: p.Done, Total: p.Total, Rate: p.Rate,
 		ETA: seconds(p.ETA), Sources: p.Sources, Peers: p.Peers, Files: p.Files, Name: p.Name}
+}
+
+// NewChanged is what is told of c.
+func NewChanged(c share.Change) *Changed {
+	e := &Changed{Name: c.Share.Name, ID: c.Share.ID, Was: c.Was, Kind: c.Share.Kind, Size: c.Share.Size,
+		Files: c.Share.Files, Path: c.Share.Path, Hashed: c.Hashed, Moved: c.Moved}
+	if c.Err != nil {
+		e.Problem = OneLine(c.Err.Error())
+	}
+	return e
 }
 
 func newDone(g share.Got) *Done {
