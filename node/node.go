@@ -335,6 +335,13 @@ func (n *Node) AddrInfo() peer.AddrInfo { return peer.AddrInfo{ID: n.ID(), Addrs
 // learnt first; see Learn. ctx bounds it all. The error matches ErrNoAnswer when p
 // is silent.
 func (n *Node) Connect(ctx context.Context, p peer.AddrInfo) error {
+	return n.meet(ctx, p, n.dht != nil)
+}
+
+// Dial is Connect without a question to the DHTs, for when their number is limited.
+func (n *Node) Dial(ctx context.Context, p peer.AddrInfo) error { return n.meet(ctx, p, false) }
+
+func (n *Node) meet(ctx context.Context, p peer.AddrInfo, lookUp bool) error {
 	p, err := n.Learn(ctx, p)
 	if err != nil {
 		return err
@@ -344,18 +351,19 @@ func (n *Node) Connect(ctx context.Context, p peer.AddrInfo) error {
 	}
 	p.Addrs = slices.Concat(p.Addrs, n.neighborAddrs(p.ID))
 	if n.host.Network().Connectedness(p.ID) == network.Connected {
-		return n.connect(ctx, p)
+		return n.connect(ctx, p, lookUp)
 	}
 	s := listenFor(ctx, slices.Concat(p.Addrs, n.host.Peerstore().Addrs(p.ID)))
-	err = n.connect(ctx, p)
+	err = n.connect(ctx, p, lookUp)
 	return n.explainDial(p.ID, err, s.end(), errors.Is(ctx.Err(), context.Canceled))
 }
 
-// connect dials p at its addresses, and then at those that the DHTs know.
-func (n *Node) connect(ctx context.Context, p peer.AddrInfo) error {
+// connect dials p at its addresses, and then, with lookUp, at those that the DHTs
+// know.
+func (n *Node) connect(ctx context.Context, p peer.AddrInfo, lookUp bool) error {
 	n.awaitPunch(ctx, p)
 	err := n.host.Connect(ctx, p)
-	if err == nil || ctx.Err() != nil || n.dht == nil {
+	if err == nil || ctx.Err() != nil || !lookUp {
 		return err
 	}
 	found, findErr := n.dht.dual.FindPeer(ctx, p.ID)

@@ -22,11 +22,21 @@ import (
 // closed when the test ends.
 func New(t testing.TB, count int) []*node.Node {
 	t.Helper()
+	addrs := make([]string, count)
+	for i := range addrs {
+		addrs[i] = fmt.Sprintf("10.0.%d.%d", i/250, i%250+1)
+	}
+	return NewAt(t, addrs...)
+}
+
+// NewAt is New for nodes at given IPv4 addresses.
+func NewAt(t testing.TB, addrs ...string) []*node.Node {
+	t.Helper()
 	net := mocknet.New()
-	nodes := make([]*node.Node, count)
+	nodes := make([]*node.Node, len(addrs))
 	var first []peer.AddrInfo
 	for i := range nodes {
-		c := node.Config{Host: newHost(t, net, i), Bootstrap: first, NoMulticast: true}
+		c := node.Config{Host: newHost(t, net, addrs[i]), Bootstrap: first, NoMulticast: true}
 		if i == 0 {
 			c.Role = node.RoleHelper
 			first = []peer.AddrInfo{{ID: c.Host.ID(), Addrs: c.Host.Addrs()}}
@@ -48,14 +58,14 @@ func New(t testing.TB, count int) []*node.Node {
 	return nodes
 }
 
-// newHost makes a mock host with an identity as ours are, on a private address.
-func newHost(t testing.TB, net mocknet.Mocknet, i int) host.Host {
+// newHost makes a mock host with an identity as ours are.
+func newHost(t testing.TB, net mocknet.Mocknet, addr string) host.Host {
 	t.Helper()
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := net.AddPeer(key, ma.StringCast(fmt.Sprintf("/ip4/10.0.%d.%d/tcp/4001", i/250, i%250+1)))
+	h, err := net.AddPeer(key, ma.StringCast("/ip4/"+addr+"/tcp/4001"))
 	if err != nil {
 		t.Fatal(err)
 	}
