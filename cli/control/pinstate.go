@@ -134,7 +134,7 @@ func (line *PinLine) explain(p coord.Pin, has map[coord.Peer]coord.Holding) {
 	case p.Lack == "room":
 		line.Why = "the members with room for it: none of the reserve has"
 	default:
-		line.Why = "the first on the ring from its ID on that are within their share, of as many zones as can be"
+		line.Why = "the first in the order that consistent hashing gives its ID that are within their share, of as many zones as can be"
 	}
 }
 
