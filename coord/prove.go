@@ -30,6 +30,9 @@ const (
 	judgeMore      = 3
 	suspicionsMax  = 64
 	acquitEveryMax = time.Minute // between two looks at a member that counts for nothing
+	// secondChance is how long a member counts for nothing that has nothing left to
+	// prove: it may have been repaired.
+	secondChance = time.Hour
 )
 
 // suspicion is a copy that is to be judged. A claim is the member's own word that it
@@ -42,6 +45,9 @@ type suspicion struct {
 
 // suspicious has a copy judged, unless too many wait for that.
 func (g *Group) suspicious(s suspicion) {
+	if s.claim && len(g.suspicions) > suspicionsMax/2 {
+		return // who lies must not keep accusations from being heard
+	}
 	select {
 	case g.suspicions <- s:
 	default: // it will be reported again
@@ -141,6 +147,7 @@ func copyAfter(state *pinset.State, p pinset.Peer, from content.ID) (content.ID,
 func (g *Group) judge(ctx context.Context, m *member) error {
 	tick := time.NewTicker(min(acquitEveryMax, max(time.Second, g.c.scrubPeriod()/challengesPerScrub)))
 	defer tick.Stop()
+	since := map[pinset.Peer]time.Time{} // when a member was first seen to count for nothing
 	for {
 		select {
 		case s := <-g.suspicions:
@@ -149,7 +156,9 @@ func (g *Group) judge(ctx context.Context, m *member) error {
 			}
 		case <-tick.C:
 			if m.leads() {
-				g.judgeMembers(ctx, m)
+				g.judgeMembers(ctx, m, since)
+			} else {
+				clear(since)
 			}
 		case <-ctx.Done():
 			return nil
@@ -193,6 +202,7 @@ func (g *Group) judgeMember(ctx context.Context, m *member, state *pinset.State,
 	asked, failed := 0, 0
 	for _, id := range someCopies(state, p, judgeMore) {
 		err := g.prove(ctx, state, p, id)
+		g.log.Debug("a member that is doubted was asked for another copy", "peer", p, "id", id, "err", err)
 		if err == nil || errors.Is(err, share.ErrUnproven) {
 			asked++
 		}
@@ -201,23 +211,49 @@ func (g *Group) judgeMember(ctx context.Context, m *member, state *pinset.State,
 			g.reports.judged(p, id, false)
 		}
 	}
-	if asked < 2 || 2*failed <= asked {
+	if !lies(asked, failed, unprovenOf(state, p)) {
 		return
 	}
 	g.log.Warn("a member can prove hardly anything that it says it holds: nothing of it counts", "peer", p)
 	g.commitAway(ctx, m, &pinset.Away{Unproven: []pinset.Peer{p}})
 }
 
+// lies says whether nothing of a member counts any more, which could not prove one
+// copy: most of the others that it was asked for neither; or it has proved none, and
+// several could not be proved before. Who holds little is not asked for much.
+func lies(asked, failed, before int) bool {
+	return asked >= 2 && 2*failed > asked || failed == asked && 1+failed+before >= judgeMore
+}
+
+// unprovenOf counts the contents that a member could not prove, up to judgeMore.
+func unprovenOf(state *pinset.State, p pinset.Peer) (n int) {
+	for pin := range state.Pins(content.ID{}) {
+		if slices.Contains(pin.Unproven, p) {
+			if n++; n == judgeMore {
+				break
+			}
+		}
+	}
+	return n
+}
+
 // judgeMembers looks again at those that count for nothing: one that can prove all
 // that it is asked for counts again.
-func (g *Group) judgeMembers(ctx context.Context, m *member) {
+func (g *Group) judgeMembers(ctx context.Context, m *member, since map[pinset.Peer]time.Time) {
 	state := m.fsm.clone()
 	for _, x := range state.Members() {
-		if !x.Unproven || x.Away || x.Peer == g.c.self() {
+		if !x.Unproven {
+			delete(since, x.Peer)
+			continue
+		}
+		if since[x.Peer].IsZero() {
+			since[x.Peer] = time.Now()
+		}
+		if x.Away || x.Peer == g.c.self() {
 			continue
 		}
 		ids := someCopies(state, x.Peer, judgeMore+1)
-		proven := true // one that says no more that it holds anything may begin anew
+		proven := len(ids) > 0 || time.Since(since[x.Peer]) >= secondChance
 		for _, id := range ids {
 			err := g.prove(ctx, state, x.Peer, id)
 			if errors.Is(err, share.ErrUnproven) {

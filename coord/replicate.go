@@ -49,16 +49,16 @@ type replicator struct {
 	ended   chan fetched // has room for all that is under way, which keep their places until settled
 
 	// Of the one goroutine that looks:
-	tries    map[content.ID]try
-	told     map[content.ID]time.Time // when the leader was told of a difference
-	reported time.Time                // when it was told anything
-	leader   peer.ID                  // at the last look
-	working  map[content.ID]context.CancelFunc
-	state    *pinset.State // of the last look
-	plan     *pinset.Plan
-	queue    []content.ID // to be fetched
+	tries   map[content.ID]try
+	told    map[content.ID]time.Time // when the leader was told of a difference
+	leader  peer.ID                  // at the last look
+	working map[content.ID]context.CancelFunc
+	state   *pinset.State // of the last look
+	plan    *pinset.Plan
+	queue   []content.ID // to be fetched
 
 	mu       sync.Mutex
+	reported time.Time              // guarded by mu: when a leader was last told anything
 	problems map[content.ID]problem // guarded by mu: why a fetch failed last
 	accused  []accusation           // guarded by mu: to be reported
 	mend     []content.ID           // guarded by mu: to be scrubbed before all others
@@ -100,7 +100,8 @@ func (g *Group) replicate(ctx context.Context, m *member) error {
 	g.setReplicator(r)
 	defer g.setReplicator(nil)
 	tasks, ctx := errgroup.WithContext(ctx)
-	tasks.Go(func() error { defer r.fetches.Wait(); return r.run(ctx) })
+	tasks.Go(func() error { return r.run(ctx) })
+	tasks.Go(func() error { return r.beat(ctx) })
 	tasks.Go(func() error { return r.scrub(ctx) })
 	tasks.Go(func() error { return r.challenge(ctx) })
 	tasks.Go(func() error { return g.judge(ctx, m) })
@@ -225,7 +226,9 @@ func (r *replicator) fetch(ctx context.Context, id content.ID, o share.HoldOptio
 		}
 		r.h.told(m, p)
 	}
+	start := time.Now()
 	_, err := r.h.store.Hold(ctx, id, o)
+	r.g.log.Debug("a copy was fetched", "id", id, "bytes", o.Size, "took", time.Since(start), "err", err)
 	r.h.look(id)
 	r.h.leave(id, err != nil)
 	r.ended <- fetched{id, err}
@@ -264,7 +267,6 @@ func (r *replicator) settle(f fetched) {
 	t.count++
 	r.tries[f.id] = t
 	r.setProblem(f.id, problemOf(f.err))
-	r.g.log.Debug("a copy can't be fetched", "id", f.id, "err", f.err)
 }
 
 func problemOf(err error) problem {
@@ -360,7 +362,6 @@ func (r *replicator) report(ctx context.Context, d difference, now time.Time) {
 	}
 	if leader != r.leader {
 		clear(r.told) // another one knows nothing of it
-		r.reported = time.Time{}
 	}
 	p := report{}
 	room := reportMax
@@ -378,22 +379,9 @@ func (r *replicator) report(ctx context.Context, d difference, now time.Time) {
 	}
 	p.Gone, p.Held, p.Spare = take(d.gone), take(d.held), take(d.spare)
 	p.Accused = r.takeAccused()
-	if room == reportMax && len(p.Accused) == 0 && now.Sub(r.reported) < heartbeatOf(r.state.Grace()) {
+	if room == reportMax && len(p.Accused) == 0 || !r.tell(ctx, leader, p) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, reportWait)
-	defer cancel()
-	a, err := r.tell(ctx, leader, p)
-	if err == nil {
-		err = a.err()
-	}
-	if err != nil {
-		if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			r.g.log.Debug("the leader does not take a report", "err", err)
-		}
-		return
-	}
-	r.reported = now
 	for _, list := range [][]content.ID{p.Gone, p.Held, p.Spare} {
 		for _, id := range list {
 			r.told[id] = now
@@ -409,13 +397,59 @@ func (r *replicator) report(ctx context.Context, d difference, now time.Time) {
 	}
 }
 
-// tell sends a report to the leader, which may be this member.
-func (r *replicator) tell(ctx context.Context, leader peer.ID, p report) (answer, error) {
-	q := request{Op: opReport, Report: &p}
-	if leader == r.g.c.node.ID() {
-		return r.g.serve(ctx, r.g.c.self(), nonce{}, q), nil
+// beat tells the leader that this member is there, when nothing else does.
+func (r *replicator) beat(ctx context.Context) error {
+	var told peer.ID
+	for {
+		var grace time.Duration
+		member := false
+		r.m.fsm.view(func(s *pinset.State) {
+			grace = s.Grace()
+			_, member = s.Member(r.g.c.self())
+		})
+		every := heartbeatOf(grace)
+		leader := r.m.leader()
+		if member && leader != "" && (leader != told || r.sinceReport() >= every) && r.tell(ctx, leader, report{}) {
+			told = leader
+		}
+		select {
+		case <-time.After(every / 2):
+		case <-ctx.Done():
+			return nil
+		}
 	}
-	return r.g.ask(ctx, pinset.Peer(leader.String()), q)
+}
+
+func (r *replicator) sinceReport() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Since(r.reported)
+}
+
+// tell sends a report to the leader, which may be this member, and says whether it
+// was taken.
+func (r *replicator) tell(ctx context.Context, leader peer.ID, p report) bool {
+	ctx, cancel := context.WithTimeout(ctx, reportWait)
+	defer cancel()
+	q := request{Op: opReport, Report: &p}
+	var a answer
+	var err error
+	if leader == r.g.c.node.ID() {
+		a = r.g.serve(ctx, r.g.c.self(), nonce{}, q)
+	} else {
+		a, err = r.g.ask(ctx, pinset.Peer(leader.String()), q)
+	}
+	if err == nil {
+		err = a.err()
+	}
+	if err != nil {
+		r.g.log.Debug("the leader does not take a report", "leader", leader, "err", err)
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.reported = time.Now()
+	return true
 }
 
 func (r *replicator) takeAccused() []accusation {

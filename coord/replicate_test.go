@@ -201,11 +201,34 @@ func TestLiarIsFoundOutAndReplaced(t *testing.T) {
 		liar.mu.Unlock()
 		w.peers[4].crash(t)
 		w.peers[4].start(t)
+		time.Sleep(secondChance)
 		w.eventually("it counts again", func() bool {
 			list, _, err := w.peers[0].Client(g.ID()).Members(t.Context(), ReadOptions{})
 			return err == nil && !slices.ContainsFunc(list, func(m Member) bool { return m.Unproven })
 		})
 	})
+}
+
+func TestWhoLies(t *testing.T) {
+	for _, x := range []struct {
+		name                  string
+		asked, failed, before int
+		want                  bool
+	}{
+		{"the first, and it can't be asked for more", 0, 0, 0, false},
+		{"the first of a member that proves the rest", 3, 0, 0, false},
+		{"one of three more", 3, 1, 0, false},
+		{"two of three more", 3, 2, 0, true},
+		{"the one other that it has", 1, 1, 0, false},
+		{"the one other that it has, after one", 1, 1, 1, true},
+		{"the third that it ever had", 0, 0, 2, true},
+		{"rotten ones before, while it proves the rest", 3, 0, 3, false},
+		{"rotten ones before, while it proves most", 3, 1, 3, false},
+	} {
+		if got := lies(x.asked, x.failed, x.before); got != x.want {
+			t.Errorf("%s: %v, want %v", x.name, got, x.want)
+		}
+	}
 }
 
 func TestHonestMembersAreNotAccused(t *testing.T) {

@@ -25,21 +25,24 @@ const (
 	suspectMax = 90 * time.Second
 )
 
-// heartbeatOf is how often a member reports at least.
+// heartbeatOf is how often a member reports at least. Three may be lost before it is
+// suspected.
 func heartbeatOf(grace time.Duration) time.Duration {
-	return min(max(grace/9, time.Second), 10*time.Second)
+	return min(max(grace/9, 200*time.Millisecond), 10*time.Second)
 }
 
 // suspectAfter is how long a member may say nothing before it is suspected.
-func suspectAfter(grace time.Duration) time.Duration { return min(suspectMax, grace/3) }
+func suspectAfter(grace time.Duration) time.Duration {
+	return min(suspectMax, max(grace/3, 800*time.Millisecond))
+}
 
 // reports is what a leader knows of members by what they report, and has not
 // committed. It is soft: another leader begins without it.
 type reports struct {
 	mu        sync.Mutex
 	term      uint64                         // guarded by mu: of which this is
-	since     time.Time                      // guarded by mu: when the term began here
 	heard     map[pinset.Peer]time.Time      // guarded by mu
+	awaited   map[pinset.Peer]time.Time      // guarded by mu: since when, before it is heard
 	streams   map[pinset.Peer]int            // guarded by mu: open ones, of any term
 	lost      map[pinset.Peer]bool           // guarded by mu: the last stream has ended since the last report
 	pending   map[pinset.Peer]*pendingCopies // guarded by mu
@@ -50,7 +53,7 @@ type reports struct {
 func (r *reports) end() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.heard, r.lost, r.pending = nil, nil, nil
+	r.heard, r.awaited, r.lost, r.pending = nil, nil, nil, nil
 }
 
 // pendingCopies is what is to be committed of one member's copies.
@@ -70,7 +73,7 @@ func (r *reports) begin(term uint64) {
 	if r.term == term && r.heard != nil {
 		return
 	}
-	r.term, r.since = term, time.Now()
+	r.term, r.awaited = term, map[pinset.Peer]time.Time{}
 	r.heard, r.lost, r.pending = map[pinset.Peer]time.Time{}, map[pinset.Peer]bool{}, map[pinset.Peer]*pendingCopies{}
 }
 
@@ -91,13 +94,19 @@ func (r *reports) connected(p pinset.Peer, by int) {
 	}
 }
 
-// silence is for how long a member has said nothing, and whether it is suspected.
+// silence is for how long a member has said nothing, and whether it is suspected. One
+// that has not said anything yet is listened to from when it was first asked about.
 func (r *reports) silence(p pinset.Peer, grace time.Duration) (silent time.Duration, suspect bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	at, reported := r.heard[p]
 	if !reported {
-		at = r.since
+		if at, reported = r.awaited[p]; !reported {
+			at = time.Now()
+			if r.awaited != nil {
+				r.awaited[p] = at
+			}
+		}
 	}
 	silent = time.Since(at)
 	return silent, r.lost[p] || silent >= suspectAfter(grace)

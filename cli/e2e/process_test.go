@@ -41,6 +41,7 @@ var roles = map[string]func() error{
 	"mdns":             mdnsRole,
 	"hostile-provider": hostileProviderRole,
 	"besieger":         besiegerRole,
+	"liar":             liarRole,
 }
 
 const roleVariable = "E2E_ROLE"
