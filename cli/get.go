@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/p2pshare/p2pshare/cli/control"
 	"github.com/p2pshare/p2pshare/share"
@@ -94,7 +95,11 @@ func (a *app) runGet(cmd *cobra.Command, what string, f getFlags) error {
 	if err := knownPetnames(cmd, s, req); err != nil {
 		return err
 	}
-	ctx, cancel := deadline(cmd.Context(), s.timeout)
+	timeout := s.timeout
+	if f.explain && timeout > 0 { // the peer ends it, and tells what it had tried
+		req.Timeout, timeout = timeout.Seconds(), timeout+explainMax
+	}
+	ctx, cancel := deadline(cmd.Context(), timeout)
 	defer cancel()
 	if f.background {
 		return a.getDetached(ctx, s, req)
@@ -110,6 +115,9 @@ func (a *app) runGet(cmd *cobra.Command, what string, f getFlags) error {
 	return withHint(err, "the partial file is kept; run the same command again to go on",
 		control.CodeInterrupted, control.CodeTimeout)
 }
+
+// explainMax is how long after --timeout a get may still explain itself.
+const explainMax = 2 * time.Second
 
 // request checks the flags and makes the request.
 func (f *getFlags) request(cmd *cobra.Command, what string) (control.GetRequest, error) {

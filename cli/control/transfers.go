@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"path/filepath"
+	"time"
 
 	"github.com/p2pshare/p2pshare/share"
 	"golang.org/x/sync/errgroup"
@@ -43,7 +44,9 @@ func (s *Server) addTransfer(ctx context.Context, g *errgroup.Group, w http.Resp
 		return
 	}
 	defer s.transfers.drop(t)
-	got, err := s.transfers.run(r.Context(), t, func(ctx context.Context) (share.Got, error) {
+	whole, cancel := withTimeout(r.Context(), req.Timeout)
+	defer cancel()
+	got, err := s.transfers.run(whole, t, func(ctx context.Context) (share.Got, error) {
 		return s.cfg.Library.Get(ctx, what, s.transfers.watch(t, options))
 	})
 	if err != nil {
@@ -52,6 +55,16 @@ func (s *Server) addTransfer(ctx context.Context, g *errgroup.Group, w http.Resp
 	}
 	out.send(newDone(got))
 }
+
+func withTimeout(ctx context.Context, seconds float64) (context.Context, context.CancelFunc) {
+	if seconds <= 0 || seconds > timeoutMax.Seconds() {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Duration(seconds*float64(time.Second)))
+}
+
+// timeoutMax is the longest timeout that is one: ten years.
+const timeoutMax = 10 * 365 * 24 * time.Hour
 
 // parseGet turns a request into the arguments of Library.Get.
 func (s *Server) parseGet(req GetRequest) (what share.What, o share.GetOptions, err error) {

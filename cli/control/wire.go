@@ -89,6 +89,7 @@ type GetRequest struct {
 	AcceptChange bool       `json:"accept_change,omitempty"` // take what is said now of a name that was chosen before
 	Pick         content.ID `json:"pick,omitzero"`           // of several contents, this one
 	Explain      bool       `json:"explain,omitempty"`       // tell each source that was tried
+	Timeout      float64    `json:"timeout_s,omitempty"`     // seconds; 0: none. The client that goes away in time learns no more
 }
 
 // EntriesRequest is the query of GET /entries: what, literal, peer (repeated).
