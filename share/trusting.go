@@ -151,7 +151,7 @@ func (c Candidate) bindsTo(t Trust) peer.ID {
 // remember writes down what a name was taken to mean, once that was got. It is no
 // error of the get that it can't be.
 func (g *getting) remember(c Candidate) {
-	if g.what.Name == "" || !g.what.ID.IsZero() || g.what.Group != "" || len(c.Publishers) == 0 ||
+	if g.what.Name == "" || !g.what.ID.IsZero() || g.what.Group != "" ||
 		len(c.Publishers) == 1 && c.Publishers[0] == g.library.node.ID() {
 		return
 	}
@@ -163,6 +163,13 @@ func (g *getting) remember(c Candidate) {
 func (g *getting) rememberIn(c Candidate) error {
 	trust, err := g.library.book.view()
 	if err != nil {
+		return err
+	}
+	replace := g.options.AcceptChange || !g.options.Pick.IsZero()
+	if len(c.Publishers) == 0 { // a group outranks what was chosen, and is asked each time
+		if replace {
+			_, err = g.library.book.change(choiceOf(g.what.Name))
+		}
 		return err
 	}
 	scoped := g.what.Publisher != "" || g.what.Petname != ""
@@ -180,15 +187,9 @@ func (g *getting) rememberIn(c Candidate) error {
 			return err
 		}
 	}
-	replace := g.options.AcceptChange || !g.options.Pick.IsZero()
 	switch {
-	case scoped || c.Tier == tierGroups && !chosen:
+	case scoped:
 		return nil
-	case c.Tier == tierGroups: // it outranks what was chosen, which the person has accepted
-		if replace {
-			_, err = g.library.book.change(choiceOf(g.what.Name))
-		}
-		return err
 	case chosen && g.decided == nil && !replace:
 		if choice.ID != c.ID {
 			g.note("%s stays what was chosen for this name on %s; --accept-change changes that, or p2pshare forget",
