@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"path/filepath"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/p2pshare/p2pshare/cli/control"
@@ -180,6 +181,9 @@ func (a *app) printAdded(e *control.Added) {
 	}
 	a.say("added  %s  %s  %s", share.Escape(string(e.Name)), e.ID, describeSize(e.Kind, e.Size, e.Files))
 	a.say("link   %s", share.Escape(e.Link))
+	if scripts := share.MixedScripts(string(e.Name)); scripts != nil {
+		a.note("warning: the name mixes %s letters: others are warned that it may be made to look like another", strings.Join(scripts, ", "))
+	}
 }
 
 func (a *app) printChanged(e *control.Changed) {

@@ -85,12 +85,12 @@ func shareLine(l control.Listed) string {
 	default:
 		line += "  (watched)"
 	}
-	return line
+	return line + markMixed(l.Name)
 }
 
 func entryLine(l control.Listed) string {
 	if l.Kind == share.KindDir {
-		return fmt.Sprintf("%9s  %8s  %s/", "-", "", share.Escape(l.Path))
+		return fmt.Sprintf("%9s  %8s  %s/%s", "-", "", share.Escape(l.Path), markMixed(l.Path))
 	}
-	return fmt.Sprintf("%9s  %s  %s", size(l.Size), l.ID.Short(), share.Escape(l.Path))
+	return fmt.Sprintf("%9s  %s  %s%s", size(l.Size), l.ID.Short(), share.Escape(l.Path), markMixed(l.Path))
 }

@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/p2pshare/p2pshare/cli/control"
+	"github.com/p2pshare/p2pshare/share"
 )
 
 // Rules of the output. stdout has results and nothing else: lines for people,
@@ -120,6 +122,16 @@ func span(seconds float64) string {
 		return fmt.Sprintf("%d min %02d s", int(d.Minutes()), int(d.Seconds())%60)
 	}
 	return fmt.Sprintf("%d h %02d min", int(d.Hours()), int(d.Minutes())%60)
+}
+
+// markMixed is a warning to stand after a name that mixes scripts, so that it may
+// have been made to look like another; empty for other names.
+func markMixed(name string) string {
+	scripts := share.MixedScripts(name)
+	if scripts == nil {
+		return ""
+	}
+	return "  (warning: mixes " + strings.Join(scripts, ", ") + " letters)"
 }
 
 // plural is "1 peer", "2 peers".

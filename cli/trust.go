@@ -188,10 +188,7 @@ func (a *app) listTrust(ctx context.Context, use *session) error {
 // trustLine is an entry of the trust book for people.
 func trustLine(e control.TrustEntry) string {
 	since := e.Since.Local().Format(time.DateTime)
-	warning := ""
-	if e.Mixed != "" {
-		warning = "  (mixes " + e.Mixed + " letters, and may look like another)"
-	}
+	warning := markMixed(string(e.Petname) + " " + string(e.Name))
 	switch e.Kind {
 	case "petname":
 		return fmt.Sprintf("petname  %s  %s  since %s%s", share.Escape(string(e.Petname)), e.Peer, since, warning)

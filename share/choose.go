@@ -292,7 +292,11 @@ func (g *getting) tellDissent(ctx context.Context) {
 			g.note("and others")
 			return
 		}
-		g.note("%s say otherwise: %s#%s (%s)", claimants(c), Escape(string(c.Name)), c.ID.Short(), claimant(c))
+		verb := "say"
+		if len(c.Publishers) == 1 {
+			verb = "says"
+		}
+		g.note("%s %s otherwise: %s#%s (%s)", claimants(c), verb, Escape(string(c.Name)), c.ID.Short(), claimant(c))
 	}
 }
 

@@ -418,6 +418,7 @@ func (l *Library) Entries(ctx context.Context, w What, o FindOptions) iter.Seq2[
 		g := &getting{library: l, what: w, meter: m, crowd: l.newCrowd(m), options: GetOptions{Peers: o.Peers, From: o.From}}
 		defer func() {
 			cancel()
+			g.finding.end()
 			g.crowd.close()
 		}()
 		c, err := g.resolve(ctx)

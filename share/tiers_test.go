@@ -137,7 +137,7 @@ func TestRivalsAreNeverPickedSilently(t *testing.T) {
 			}
 			r.mustGet(t, "ann/report.pdf", GetOptions{}, r.byAnn)
 			r.mustGet(t, "Report.pdf", GetOptions{Strict: true}, r.byAnn)
-			if !r.noted("say otherwise: report.pdf#" + r.byEve.ID.Short()) {
+			if !r.noted("says otherwise: report.pdf#" + r.byEve.ID.Short()) {
 				t.Errorf("notes %q do not show who says otherwise", r.notes)
 			}
 			// A choice is remembered, and outlasts the petname.
