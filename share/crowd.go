@@ -386,6 +386,7 @@ func (c *crowd) remove(s source, err error) (removed bool) {
 	if bad == nil && s.via() != ViaLocal && s.via() != ViaMirror {
 		c.unheard++
 		c.dialErr = fmt.Errorf("%s: %w", s.peer(), err)
+		c.trail.failed(s.peer(), err)
 	}
 	if r, ok := s.(*remote); ok {
 		c.dropped = append(c.dropped, r)

@@ -91,6 +91,11 @@ func (t *trail) reached(n *node.Node, p peer.ID, via node.Via, err error) {
 	})
 }
 
+// failed tells why a peer that was reached is not asked any more.
+func (t *trail) failed(p peer.ID, err error) {
+	t.peer(p, func(e *Tried) { e.Error = errorText(err) })
+}
+
 // told tells of a manifest that a peer told.
 func (t *trail) told(p peer.ID, m Manifest) {
 	t.peer(p, func(e *Tried) {
