@@ -496,7 +496,7 @@ func TestAddOfAFileThatDoesNotStandStill(t *testing.T) {
 			if r := sharedAt(t, l, path); r.ID != old.ID {
 				t.Errorf("a %s file that %s: the earlier share is %s now", size, what, r.ID)
 			}
-			want := map[string]int{"shares": 1, "paths": 1, "names": 1, "listed": 1, "ids": 1, "files": 1, "contents": 1}
+			want := map[string]int{"shares": 1, "paths": 1, "names": 1, "listed": 1, "words": 1, "ids": 1, "files": 1, "contents": 1}
 			if size == "large" {
 				want["outboards"] = 1
 			}

@@ -44,9 +44,14 @@ const (
 	refreshEvery = 20 * time.Hour
 )
 
+// chooseWordsAfter is how long after the last share that brought more words than are
+// announced they are chosen anew: many may be added one after another.
+const chooseWordsAfter = 10 * time.Minute
+
 // keys are the DHT keys under which one share is found.
 type keys struct {
 	first []multihash.Multihash // the name's and the ID's: announced at once
+	words []multihash.Multihash // of the name: left to the sweep
 	files []multihash.Multihash // of a directory's files: left to the sweep
 	reach node.Reach
 
@@ -55,11 +60,12 @@ type keys struct {
 
 func (l *Library) keysOf(r shareRecord) (keys, error) {
 	k := keys{first: []multihash.Multihash{r.Name.Key(), r.ID.Multihash()}, reach: r.reach(), record: l.recordOf(r)}
-	if r.Kind != KindDir {
-		return k, nil
+	var err error
+	if k.words, err = l.catalog.wordKeysOf(r); err != nil || r.Kind != KindDir {
+		return k, err
 	}
 	largest := newLargest(fileKeysMax)
-	err := l.catalog.shareFiles(r.key, func(id content.ID, size int64) {
+	err = l.catalog.shareFiles(r.key, func(id content.ID, size int64) {
 		if id != r.ID && id != r.Attrs {
 			largest.offer(id, size)
 		}
@@ -129,7 +135,16 @@ func (l *Library) keepProviding(k keys) {
 	if k.reach != node.ReachAll {
 		return
 	}
-	if err := errors.Join(l.node.KeepProviding(k.first...), l.node.KeepProviding(k.files...)); err != nil {
+	err := errors.Join(l.node.KeepProviding(k.first...), l.node.KeepProviding(k.files...))
+	if l.wordCount.Add(int64(len(k.words))) <= wordsMax {
+		err = errors.Join(err, l.node.KeepProviding(k.words...))
+	} else {
+		select {
+		case l.overWords <- struct{}{}: // another choice is made, in a while
+		default:
+		}
+	}
+	if err != nil {
 		l.log.Warn("keep announcing", "err", err)
 	}
 }
@@ -146,7 +161,7 @@ func (l *Library) withdraw(k keys) error {
 // unneeded returns those of k's keys that the sweep has for no share.
 func (l *Library) unneeded(k keys) ([]multihash.Multihash, error) {
 	var stop []multihash.Multihash
-	for _, key := range append(slices.Clip(k.first), k.files...) {
+	for _, key := range slices.Concat(k.first, k.words, k.files) {
 		needed, err := l.needsKey(key)
 		if err != nil {
 			return nil, err
@@ -173,6 +188,9 @@ func (l *Library) needsKey(key multihash.Multihash) (bool, error) {
 		d, err := multihash.Decode(key)
 		if err != nil {
 			return false, err
+		}
+		if needed, err := l.catalog.needsWord([32]byte(d.Digest)); needed || err != nil {
+			return needed, err
 		}
 		if shares, err = l.catalog.byName([32]byte(d.Digest), lookupMax); err != nil {
 			return false, err
@@ -221,6 +239,7 @@ func (l *Library) keepAnnounced(ctx context.Context) error {
 
 // announceChanges is the part of keepAnnounced that waits for what happens.
 func (l *Library) announceChanges(ctx context.Context, refresh <-chan time.Time) error {
+	var choose <-chan time.Time // when the words are chosen anew
 	for {
 		var err error
 		select {
@@ -230,6 +249,13 @@ func (l *Library) announceChanges(ctx context.Context, refresh <-chan time.Time)
 			err = l.announceShares(ctx, func(r shareRecord) bool { return r.key == key })
 		case <-l.node.Changed():
 			err = l.announceNewest(ctx)
+		case <-l.overWords:
+			if choose == nil {
+				choose = time.After(chooseWordsAfter)
+			}
+		case <-choose:
+			choose = nil
+			err = l.resetProviding(ctx)
 		case <-refresh:
 			err = l.renew(ctx)
 			if err == nil {
@@ -288,6 +314,17 @@ func (l *Library) sweptKeys(failed *error) iter.Seq[multihash.Multihash] {
 				if !yield(key) {
 					return
 				}
+			}
+		}
+		words, err := l.catalog.sweptWords(wordsMax)
+		if err != nil {
+			*failed = err
+			return
+		}
+		l.wordCount.Store(int64(len(words)))
+		for _, key := range words {
+			if !yield(key) {
+				return
 			}
 		}
 		l.heldSweptKeys(failed, yield)

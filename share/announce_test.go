@@ -84,6 +84,7 @@ func TestSweepHasEveryShareButThoseForTheLAN(t *testing.T) {
 	want := []multihash.Multihash{
 		Name("public").Key(), public.ID.Multihash(), content.Root([]byte("a")).Multihash(), content.Root([]byte("b")).Multihash(),
 		Name("bound").Key(), bound.ID.Multihash(),
+		WordKey("public"), WordKey("bound"),
 	}
 	if failed != nil || !cmp.Equal(sortedKeys(got), sortedKeys(want)) {
 		t.Errorf("the sweep gets %q, %v, want %q", sortedKeys(got), failed, sortedKeys(want))
@@ -109,7 +110,7 @@ func TestWithdrawKeepsKeysThatOtherSharesNeed(t *testing.T) {
 		t.Fatal(err)
 	}
 	// What is shared for the LAN only must not stay announced to everybody.
-	want := []multihash.Multihash{Name("album").Key(), one.ID.Multihash(), content.Root([]byte("b")).Multihash(), content.Root([]byte("c")).Multihash()}
+	want := []multihash.Multihash{Name("album").Key(), WordKey("album"), one.ID.Multihash(), content.Root([]byte("b")).Multihash(), content.Root([]byte("c")).Multihash()}
 	stop, err := l.unneeded(k)
 	if err != nil || !cmp.Equal(sortedKeys(stop), sortedKeys(want)) {
 		t.Errorf("unneeded after its removal: %q, %v, want %q", sortedKeys(stop), err, sortedKeys(want))
@@ -122,7 +123,7 @@ func TestAddAgainForTheLANOnlyEndsTheAnnouncement(t *testing.T) {
 	addTo(t, l, path, AddOptions{})
 	k := keysAt(t, l, path)
 	addTo(t, l, path, AddOptions{Scope: Scope{LANOnly: true}})
-	if stop, err := l.unneeded(k); err != nil || len(stop) != 2 {
+	if stop, err := l.unneeded(k); err != nil || len(stop) != 3 { // of the name, its word, and the content
 		t.Errorf("%d of two keys are unneeded, %v", len(stop), err)
 	}
 }

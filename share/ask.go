@@ -18,6 +18,11 @@ func (l *Library) askMeta(ctx context.Context, p peer.AddrInfo, q metaRequest, f
 	if err := l.node.Connect(ctx, p); err != nil {
 		return metaAnswer{}, err
 	}
+	return l.askConnected(ctx, p, q, fn)
+}
+
+// askConnected is askMeta of a peer that is connected.
+func (l *Library) askConnected(ctx context.Context, p peer.AddrInfo, q metaRequest, fn func(Manifest, node.Envelope, node.Via) error) (metaAnswer, error) {
 	s, err := l.node.Open(ctx, p.ID, metaProtocol, node.OpenOptions{Relay: true})
 	if err != nil {
 		return metaAnswer{}, err

@@ -27,6 +27,7 @@ import (
 //	contents   content ID(32) key(8) path → ""         files by content
 //	outboards  content ID(32) segment(4)  → chaining values of up to 4,096 groups
 //	inodes     device(8) inode(8) key(8) path → ""     files of shares that are watched
+//	words      word digest(32) key(8) → …              what may be searched by word; words.go
 //	listed     LAN only(1) length(2) to key(8) → expiry(8), Unix seconds   what may be listed, by audience
 //
 // and those of what it holds for others (storerecords.go).
@@ -144,7 +145,7 @@ func openCatalog(path string) (_ *catalog, err error) {
 				return err
 			}
 		}
-		return makeListed(tx)
+		return errors.Join(makeWords(tx), makeListed(tx))
 	})
 	if err == nil {
 		err = c.clear()

@@ -75,11 +75,11 @@ func (c *catalog) indexed(bucket, prefix []byte, max int) ([]shareRecord, error)
 	return found, err
 }
 
-// matches reports whether a live share that allow accepts has a name whose
-// digest begins with prefix, or a content whose ID does.
+// matches reports whether a live share that allow accepts has a name or a word
+// whose digest begins with prefix, or a content whose ID does.
 func (c *catalog) matches(prefix []byte, allow func(shareRecord) bool) (found bool, err error) {
 	err = c.db.View(func(tx *bbolt.Tx) error {
-		for _, bucket := range [][]byte{bucketNames, bucketContents} {
+		for _, bucket := range [][]byte{bucketNames, bucketContents, bucketWords} {
 			cursor := tx.Bucket(bucket).Cursor()
 			k, _ := cursor.Seek(prefix)
 			for range holdingSharesMax {

@@ -218,7 +218,7 @@ func (g *getting) probe(ctx context.Context, found []Candidate) ([]Candidate, er
 			// One that never had its turn counts: else a flood of claims that
 			// lead nowhere would leave one of those that do as the only one.
 			if untried[i] = ctx.Err() != nil; !untried[i] {
-				errs[i] = g.probeOne(ctx, found[i])
+				errs[i] = g.library.probeContent(ctx, found[i].ID, found[i].holders, g.trail)
 			}
 			g.meter.add(1)
 			return nil
@@ -252,17 +252,19 @@ func (g *getting) probe(ctx context.Context, found []Candidate) ([]Candidate, er
 // probeNotesMax is how many claims that lead nowhere are told one by one.
 const probeNotesMax = 8
 
-func (g *getting) probeOne(ctx context.Context, c Candidate) error {
+// probeContent fetches one chunk group of a content from holders, or without any from
+// whoever provides it, and verifies that.
+func (l *Library) probeContent(ctx context.Context, id content.ID, holders []peer.AddrInfo, t *trail) error {
 	ctx, cancel := context.WithCancel(ctx)
-	crowd := g.library.newCrowd(newMeter(nil, PhaseDialling))
-	crowd.trail = g.trail
-	for _, p := range c.holders {
+	crowd := l.newCrowd(newMeter(nil, PhaseDialling))
+	crowd.trail = t
+	for _, p := range holders {
 		crowd.offer(ctx, p)
 	}
-	if len(c.holders) == 0 {
-		crowd.search(ctx, c.ID)
+	if len(holders) == 0 {
+		crowd.search(ctx, id)
 	}
-	f := &fetch{crowd: crowd, meter: crowd.meter, id: c.ID, size: -1}
+	f := &fetch{crowd: crowd, meter: crowd.meter, id: id, size: -1}
 	_, _, err := f.open(ctx)
 	cancel()
 	crowd.close()

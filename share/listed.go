@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"io"
 	"math"
 	"time"
@@ -67,11 +68,11 @@ func listShare(tx *bbolt.Tx, r shareRecord) error {
 		return nil
 	}
 	expires := binary.BigEndian.AppendUint64(nil, uint64(r.Expires.Unix()))
-	return tx.Bucket(bucketListed).Put(listedKey(r), expires)
+	return errors.Join(tx.Bucket(bucketListed).Put(listedKey(r), expires), postWords(tx, r))
 }
 
 func unlistShare(tx *bbolt.Tx, r shareRecord) error {
-	return tx.Bucket(bucketListed).Delete(listedKey(r))
+	return errors.Join(tx.Bucket(bucketListed).Delete(listedKey(r)), unpostWords(tx, r))
 }
 
 // makeListed makes the index of a catalog that has none yet.

@@ -373,7 +373,10 @@ func combiningClass(r rune) uint8 { return norm.NFD.PropertiesString(string(r)).
 // sorted. A word is a run of letters, marks and digits. Scripts written without
 // spaces (Han, kana, Thai, Lao, Khmer, Burmese) give every two neighbouring
 // characters instead, or the one when it stands alone.
-func Words(n Name) []string {
+func Words(n Name) []string { return wordsOf(n.Lookup()) }
+
+// wordsOf is Words of a lookup form.
+func wordsOf(form string) []string {
 	var words []string
 	var run []rune // of one kind: spaced or unspaced
 	flush := func() {
@@ -386,7 +389,7 @@ func Words(n Name) []string {
 		}
 		run = run[:0]
 	}
-	for _, r := range n.Lookup() {
+	for _, r := range form {
 		switch {
 		case unicode.IsMark(r) && len(run) > 0:
 			run = append(run, r) // never begins a word

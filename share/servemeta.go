@@ -52,6 +52,9 @@ func (l *Library) answerMeta(ctx context.Context, w io.Writer, line []byte, from
 	if q.Op == opList {
 		return l.answerList(ctx, w, q.After, from)
 	}
+	if q.Op == opSearch {
+		return l.answerSearch(ctx, w, q.Query, from)
+	}
 	records, err := l.asked(q)
 	if err != nil {
 		return writeLine(w, metaAnswer{End: true, Error: err.Error()})

@@ -39,6 +39,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -251,10 +252,14 @@ type Library struct {
 	up, down limiter // of content bytes
 	uploads  uploads
 
-	index        IndexFunc // may be nil
+	index        IndexFunc       // may be nil
+	searchIndex  SearchIndexFunc // may be nil
 	indexed      func() bool
 	listingsKept keptListings
 	lister       lister
+	searches     turns         // of answering searches
+	overWords    chan struct{} // capacity 1: there are more words than are announced
+	wordCount    atomic.Int64  // given to the sweep, about
 	// signing is held from the look at the sequence numbers in use until the
 	// next one is recorded, so that they grow whatever runs at once.
 	signing sync.Mutex
@@ -315,6 +320,7 @@ func Open(n *node.Node, cfg Config) (*Library, error) {
 	l.announce = make(chan shareKey, 64)
 	l.watcher = newWatcher(l)
 	l.lister = newLister()
+	l.searches, l.overWords = newTurns(), make(chan struct{}, 1)
 	l.visitor = n.Role() == node.RoleVisitor
 	l.transfers.byID = map[content.ID]*transfer{}
 	l.asking.byID = map[content.ID][]askedAt{}

@@ -22,6 +22,7 @@ import (
 //	{"op":"id","id":"b3:…"}       manifests of this content
 //	{"op":"list","after":"5f0c…"} a page of all manifests, newest shares first
 //	{"op":"haves","id":"b3:…"}    what of this content is held, and who else asks for it
+//	{"op":"search","query":{…}}   manifests of shares whose names a query means
 //
 // and the other side answers each request with any number of manifest lines,
 // 64 at most, and a last line:
@@ -69,6 +70,19 @@ import (
 // asker takes no other, and dials few of one teller's and one at an IP address, so
 // that nobody is sent to a third party. Ask four times a second at most, and someone
 // who holds all once a second.
+//
+// A query is
+//
+//	{"words":["report","2024"],"texts":["final report"],"not":["draft"],
+//	 "not_texts":["old report"],"ext":["pdf"],"not_ext":["tmp"],"min":1048576,"max":9999999}
+//
+// All of it must hold of a share, and what is empty or 0 asks for nothing; but there
+// is a word or an ext. Each list has 32 entries at most, all in lookup form. words are
+// among the words of the name and not are none of them, as name.go splits it, with
+// single letters of scripts written without spaces; texts occur in its lookup form as
+// they stand, and not_texts do not; it ends in a dot and one of ext, and in none of
+// not_ext; min and max are bytes. The answer has what the asker may see, as a list
+// does, newest shares first; "partial":true in its last line tells that there is more.
 //
 // Unknown fields are ignored; an unknown op is answered with an error. Ops are
 // append-only. A manifest is an envelope of kind "manifest" (manifest.go).
@@ -143,22 +157,25 @@ type metaRequest struct {
 	ID    string `json:"id,omitempty"`    // of opID and opHaves
 	After string `json:"after,omitempty"` // of opList: hostile
 	First int64  `json:"first,omitempty"` // of opHaves: hostile
+	Query *Query `json:"query,omitempty"` // of opSearch: hostile
 }
 
 const (
-	opName  = "name"
-	opID    = "id"
-	opList  = "list"
-	opHaves = "haves"
+	opName   = "name"
+	opID     = "id"
+	opList   = "list"
+	opHaves  = "haves"
+	opSearch = "search"
 )
 
 type metaAnswer struct {
 	Manifest json.RawMessage `json:"manifest,omitempty"`
 	End      bool            `json:"end,omitempty"`
 	Error    string          `json:"error,omitempty"`
-	Total    int             `json:"total,omitempty"` // at a list's end
-	Next     string          `json:"next,omitempty"`  // at a list's end: hostile
-	Kind     Kind            `json:"kind,omitempty"`  // at the end of opID's, of what is held without a name: hostile
+	Total    int             `json:"total,omitempty"`   // at a list's end
+	Next     string          `json:"next,omitempty"`    // at a list's end: hostile
+	Kind     Kind            `json:"kind,omitempty"`    // at the end of opID's, of what is held without a name: hostile
+	Partial  bool            `json:"partial,omitempty"` // at the end of what a search found: there is more
 
 	// Of opHaves; all of it hostile.
 	Size  int64      `json:"size,omitempty"`

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/p2pshare/p2pshare/node"
 	"github.com/p2pshare/p2pshare/share/content"
 )
@@ -469,12 +470,16 @@ func FuzzMetaRequest(f *testing.F) {
 	f.Add([]byte(`{"op":"haves","id":"b3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262","first":-7}`))
 	f.Add([]byte(`{"op":"list","after":"00000000000000000000000000000000"}`))
 	f.Add([]byte(`{"op":"list","after":"` + strings.Repeat("f", metaLineMax) + `"}`))
+	f.Add([]byte(`{"op":"search","query":{"words":["report"],"not":["draft"],"ext":["pdf"],"min":1,"max":2}}`))
+	f.Add([]byte(`{"op":"search","query":{"words":[]}}`))
+	f.Add([]byte(`{"op":"search","query":{"words":["` + strings.Repeat("a", queryBytesMax+1) + `"]}}`))
+	f.Add([]byte(`{"op":"search","query":null}`))
 	c, err := openCatalog(filepath.Join(f.TempDir(), "catalog.db"))
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { c.close() })
-	l := &Library{catalog: c, book: emptyBook(f), lister: newLister()}
+	l := &Library{catalog: c, book: emptyBook(f), lister: newLister(), searches: newTurns()}
 	stranger := asker{keyID(f, testKey(f, 8)), node.ViaLAN}
 	f.Add([]byte(`{"op":"list","after":"` + l.lister.cursors.format(7) + `"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -490,7 +495,7 @@ func FuzzMetaRequest(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if again, err := decodeMetaRequest(encoded); err != nil || again != q {
+		if again, err := decodeMetaRequest(encoded); err != nil || !cmp.Equal(again, q, cmpopts.EquateEmpty()) {
 			t.Fatalf("%q reads as %+v, and that again as %+v, %v", line, q, again, err)
 		}
 		if found, _ := l.asked(q); len(found) != 0 {

@@ -1,0 +1,80 @@
+package share
+
+import "sync"
+
+// What one search by words may ask, in messages: requests to peers of the DHTs, of
+// which a lookup needs some ten, questions to peers that have a word, and probes.
+const (
+	searchMessagesMax = 40
+	lookupMessagesMax = 16 // of one lookup
+	probesMax         = 4
+)
+
+// budget counts the messages of one search. Its methods are safe for concurrent use.
+type budget struct {
+	mu       sync.Mutex // guards all below
+	sent     int
+	lookup   int // sent by the lookup that runs, or ran last
+	reserved int // for it
+	denied   bool
+}
+
+// newBudget reserves what one lookup may need.
+func newBudget() *budget { return &budget{reserved: lookupMessagesMax} }
+
+// forLookup reports whether a lookup may send a message, and counts it.
+func (b *budget) forLookup() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.reserved == 0 && b.sent >= searchMessagesMax-probesMax || b.lookup >= lookupMessagesMax {
+		return false
+	}
+	b.sent++
+	b.lookup++
+	b.reserved = max(0, b.reserved-1)
+	return true
+}
+
+// endLookup gives back what a lookup did not need; another may follow.
+func (b *budget) endLookup() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.lookup, b.reserved = 0, 0
+}
+
+// forPeer reports whether another peer may be asked, and counts that.
+func (b *budget) forPeer() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.sent+b.reserved >= searchMessagesMax-probesMax {
+		b.denied = b.denied || b.reserved == 0
+		return false
+	}
+	b.sent++
+	return true
+}
+
+// forProbe reports whether a content may be probed, and counts that.
+func (b *budget) forProbe() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.sent >= searchMessagesMax {
+		return false
+	}
+	b.sent++
+	return true
+}
+
+// count is how many were sent.
+func (b *budget) count() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.sent
+}
+
+// short reports whether a peer was not asked for want of messages.
+func (b *budget) short() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.denied
+}
