@@ -57,7 +57,7 @@ func Run(ctx context.Context, args []string, o IO) int {
 	root := a.root()
 	// The flags may be what is wrong; --json must hold for that error too.
 	a.json = slices.Contains(args, "--json")
-	root.SetArgs(args)
+	root.SetArgs(withoutWords(root, args))
 	root.SetIn(o.In)
 	root.SetOut(a.out)
 	root.SetErr(o.Err)
@@ -116,6 +116,7 @@ content ID, fetched from whoever has them, and every byte is verified.`,
 	root.AddCommand(
 		a.addCommand(),
 		a.getCommand(),
+		a.findCommand(),
 		a.lsCommand(),
 		a.rmCommand(),
 		a.transfersCommand(),

@@ -59,6 +59,7 @@ func (a *app) openPeer(ctx context.Context, s *settings, need need) (_ *ownPeer,
 			return nil, err
 		}
 		p.library.SetIndex(p.coord.Resolve, func() bool { return len(p.coord.Known()) > 0 })
+		p.library.SetSearchIndex(p.coord.Search)
 	}
 	p.control, err = control.Listen(control.Config{Home: s.home, Node: p.node, Library: p.library, Coord: p.coord,
 		Service: need.service, TCP: need.service == control.ServiceServing, Peers: s.peers,

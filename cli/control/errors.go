@@ -133,6 +133,7 @@ var causes = []struct {
 	{coord.ErrNoGroup, CodeNotFound, "p2pshare group status lists the groups of this peer"},
 	{share.ErrBadName, CodeUsage, "a name is one path component of printable Unicode, at most 255 bytes"},
 	{share.ErrBadWhat, CodeUsage, "ask by name, NAME#PREFIX, PEERID/NAME, b3:HASH or link; p2pshare help get"},
+	{share.ErrBadQuery, CodeUsage, "p2pshare help find"},
 	{share.ErrBadPeer, CodeUsage, "a peer is IP:PORT, HOST:PORT, or a full multiaddr: p2pshare id on that machine prints its addresses"},
 	{share.ErrBadMirror, CodeUsage, "a mirror is http://HOST/PATH or https://HOST/PATH of the raw bytes of a file; it has at most 4"},
 	{content.ErrInvalidID, CodeUsage, "a content ID is what b3sum prints: b3: and 64 hex digits; for a file named like one: --literal"},

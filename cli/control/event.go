@@ -30,6 +30,8 @@ func (*NamesChanged) event() string    { return "names" }
 func (*Verified) event() string        { return "verified" }
 func (*VerifyDone) event() string      { return "verify" }
 func (*Collected) event() string       { return "collected" }
+func (*Found) event() string           { return "found" }
+func (*Searched) event() string        { return "searched" }
 func (*Error) event() string           { return "error" }
 
 // newEvent returns an empty event of a kind, nil for one that is not known.
@@ -83,6 +85,10 @@ func newEvent(kind string) Event {
 		return new(VerifyDone)
 	case "collected":
 		return new(Collected)
+	case "found":
+		return new(Found)
+	case "searched":
+		return new(Searched)
 	case "error":
 		return new(Error)
 	}

@@ -16,6 +16,7 @@
 //	POST   /api/v1/verify     VerifyRequest  → lines: progress, verified, verify | error
 //	POST   /api/v1/gc         CollectRequest → collected | error
 //	GET    /api/v1/entries    what, literal, peer → lines: Listed
+//	GET    /api/v1/find       q, peer, explain → lines: found, progress, note, source, searched | error, and then share.Hit
 //	GET    /api/v1/peers      wait           → lines: Conn
 //	GET    /api/v1/neighbors  watch, probe   → lines: Neighbor
 //	GET    /api/v1/doctor                    → lines: Finding
@@ -197,6 +198,7 @@ func (s *Server) routes(ctx context.Context, g *errgroup.Group) http.Handler {
 	mux.HandleFunc("POST "+pathVerify, s.verify)
 	mux.HandleFunc("POST "+pathCollect, s.collect)
 	mux.HandleFunc("GET "+pathEntries, s.listEntries)
+	mux.HandleFunc("GET "+pathFind, s.find)
 	mux.HandleFunc("GET "+pathPeers, s.listPeers)
 	mux.HandleFunc("GET "+pathNeighbors, s.listNeighbors)
 	mux.HandleFunc("GET "+pathDoctor, s.examine)

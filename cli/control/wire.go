@@ -23,6 +23,7 @@ const (
 	pathDoctor    = "/api/v1/doctor"
 	pathGroups    = "/api/v1/groups"
 	pathPins      = "/api/v1/pins"
+	pathFind      = "/api/v1/find"
 	pathNames     = "/api/v1/names"
 	pathLimits    = "/api/v1/limits"
 	pathVerify    = "/api/v1/verify"
