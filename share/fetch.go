@@ -47,6 +47,9 @@ type fetch struct {
 	size   int64
 	sink   sink
 	window int64 // of the sink's order, 0 for none
+	// onDemand fetches only what Focus says, and opened, if set, is called when it can.
+	onDemand bool
+	opened   func()
 
 	outboard *content.Outboard // nil for one group
 
@@ -136,11 +139,14 @@ func (f *fetch) prepare() (err error) {
 
 // begin starts the decisions, and lets others follow.
 func (f *fetch) begin() error {
-	c := swarm.Config{Window: f.window, Seed: rand.Uint64()}
+	c := swarm.Config{Window: f.window, OnDemand: f.onDemand, Seed: rand.Uint64()}
 	if f.crowd.library != nil {
 		c.Self = tagOf(f.crowd.library.node.ID())
 	}
 	f.download = swarm.New(f.have, c)
+	if f.opened != nil {
+		f.opened()
+	}
 	return f.live.begin(f)
 }
 
@@ -163,6 +169,22 @@ func (f *fetch) withdraw() {
 			cancel()
 		}
 	}
+}
+
+// focus has only these groups fetched, of a fetch on demand, in that order.
+func (f *fetch) focus(spans []content.Span) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.download.Focus(spans)
+	f.withdraw()
+	f.settled()
+}
+
+// lost notes that the sink has lost a group.
+func (f *fetch) lost(index int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.download.Lost(index)
 }
 
 func (f *fetch) now() time.Duration { return time.Since(f.start) }

@@ -247,7 +247,9 @@ func (l *Library) answerHaves(ctx context.Context, w io.Writer, q metaRequest, f
 		if !a.All {
 			a.Haves, a.More = t.ranges(q.First, havesMax)
 		}
-		t.crowd.offerAsker(t.ctx, from.id) // who asks has something soon
+		if t.crowd != nil {
+			t.crowd.offerAsker(t.ctx, from.id) // who asks has something soon
+		}
 	} else {
 		size, damaged, err := l.heldOf(ctx, id, from)
 		if err != nil {

@@ -231,6 +231,10 @@ type Config struct {
 	// open for a moment.
 	NoWatch bool
 
+	// CacheMax bounds what is kept of what readers have fetched, in bytes; see
+	// Library.SetCacheMax.
+	CacheMax int64
+
 	// Log receives what an operator would want to know. Nil: silent.
 	Log *slog.Logger
 }
@@ -271,6 +275,7 @@ type Library struct {
 	holdRate limiter // of what Hold and Scrub fetch
 
 	watcher   watcher
+	cache     *cache // of readers
 	transfers transfers
 	asking    lately
 	liars     liars
@@ -325,6 +330,7 @@ func Open(n *node.Node, cfg Config) (*Library, error) {
 	l.transfers.byID = map[content.ID]*transfer{}
 	l.asking.byID = map[content.ID][]askedAt{}
 	l.liars.byPeer = map[peer.ID]*CorruptError{}
+	l.cache = openCache(l, cfg.CacheMax)
 	l.serve()
 	return l, nil
 }
@@ -341,7 +347,8 @@ func (l *Library) SetLimits(up, down int64) {
 func (l *Library) Limits() (up, down int64) { return l.up.rate.Load(), l.down.rate.Load() }
 
 // Run keeps what is shared announced, and what is watched as its files are, until
-// ctx ends, and returns nil then. Streams are served by the node's Run.
+// ctx ends, and returns nil then. Readers get nothing more then. Streams are served
+// by the node's Run.
 func (l *Library) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	if l.node.Role() != node.RoleVisitor {
@@ -351,6 +358,9 @@ func (l *Library) Run(ctx context.Context) error {
 		}
 	}
 	err := g.Wait()
+	if l.node.Role() != node.RoleVisitor { // whose Run has nothing to do, and returns at once
+		l.cache.close()
+	}
 	if errors.Is(err, context.Canceled) {
 		return nil
 	}
@@ -360,6 +370,7 @@ func (l *Library) Run(ctx context.Context) error {
 // Close releases the catalog. Run must have returned. It may be called twice.
 func (l *Library) Close() error {
 	l.closeOnce.Do(func() {
+		l.cache.close()
 		l.closeErr = l.catalog.close()
 		if l.tempDir {
 			l.closeErr = errors.Join(l.closeErr, os.RemoveAll(l.dir))

@@ -3,6 +3,7 @@ package share
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"sync"
@@ -26,16 +27,25 @@ type transfer struct {
 	crowd  *crowd
 	ctx    context.Context // the get's: of what the peers who ask for it are offered to
 	public bool            // served to other peers
+	// onDemand marks what readers have of a content: more of it comes only when one
+	// of them asks for it. crowd and ctx are nil.
+	onDemand bool
 
 	mu       sync.Mutex // guards all below
 	size     int64
 	outboard *content.Outboard
 	segments func() []content.CV // of outboard
-	file     *os.File            // of its own; nil before begin
+	file     groupFile           // of its own; nil before begin
 	have     *swarm.Bitfield     // what is in file
 	over     bool                // nothing will be added
 	users    int                 // the get, and who follows or serves from it; file is closed by the last
 	change   chan struct{}       // closed and replaced when any of this changes
+}
+
+// groupFile is where the groups of a content are read, at their places in it.
+type groupFile interface {
+	io.ReaderAt
+	io.Closer
 }
 
 // readable is a sink whose verified groups can be read back.
@@ -59,8 +69,10 @@ func (f *fetch) enter(ctx context.Context) (t *transfer, mine bool) {
 	if t := library.transfers.byID[f.id]; t != nil {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.users++
-		return t, false
+		if !t.onDemand || f.have == nil {
+			t.users++
+			return t, false
+		} // else it has given what it has
 	}
 	if _, ok := f.sink.(readable); !ok {
 		return nil, true
@@ -93,30 +105,21 @@ func (ts *transfers) forget(t *transfer) {
 	}
 }
 
-// serving returns the transfer of id that other peers are served from, to be
-// released, or nil. What this peer shares already is served to those that allow
-// lets through, and nobody else because it is being got.
-func (l *Library) serving(id content.ID, allow func(shareRecord) bool) *transfer {
-	t := l.servingAny(id)
-	if t == nil || l.mayServe(id, allow) {
-		return t
+// offer has others find t, unless there is a get of its content.
+func (ts *transfers) offer(t *transfer) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if ts.byID[t.id] == nil {
+		ts.byID[t.id] = t
 	}
-	t.release()
-	return nil
 }
 
-// mayServe tells whether what is being got may be served to those that allow lets
-// through.
-func (l *Library) mayServe(id content.ID, allow func(shareRecord) bool) bool {
-	_, shares, err := l.catalog.files(id)
-	return err == nil && (len(shares) == 0 || slices.ContainsFunc(shares, allow))
-}
-
-func (l *Library) servingAny(id content.ID) *transfer {
-	l.transfers.mu.Lock()
-	defer l.transfers.mu.Unlock()
-	t := l.transfers.byID[id]
-	if t == nil || !t.public {
+// find returns the transfer of id, to be released, or nil.
+func (ts *transfers) find(id content.ID) *transfer {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	t := ts.byID[id]
+	if t == nil {
 		return nil
 	}
 	t.mu.Lock()
@@ -126,6 +129,36 @@ func (l *Library) servingAny(id content.ID) *transfer {
 	}
 	t.users++
 	return t
+}
+
+// serving returns the transfer of id that other peers are served from, to be
+// released, or nil. What this peer shares already is served to those that allow
+// lets through, and nobody else because it is being got.
+func (l *Library) serving(id content.ID, allow func(shareRecord) bool) *transfer {
+	t := l.transfers.find(id)
+	if t == nil || t.public && l.mayServe(id, allow) && !(t.onDemand && l.hasWhole(id)) {
+		return t
+	}
+	t.release()
+	return nil
+}
+
+// hasWhole tells whether a content is shared from here or held: then that is served,
+// and not what readers have of it.
+func (l *Library) hasWhole(id content.ID) bool {
+	files, _, err := l.catalog.files(id)
+	if err != nil || len(files) > 0 {
+		return true
+	}
+	_, stored, err := l.catalog.stored(id)
+	return stored || err != nil
+}
+
+// mayServe tells whether what is being got may be served to those that allow lets
+// through.
+func (l *Library) mayServe(id content.ID, allow func(shareRecord) bool) bool {
+	_, shares, err := l.catalog.files(id)
+	return err == nil && (len(shares) == 0 || slices.ContainsFunc(shares, allow))
 }
 
 // transferring tells whether a content is served while it comes whose digest
@@ -185,6 +218,15 @@ func (t *transfer) wrote(index int64) {
 	defer t.mu.Unlock()
 	t.have.Set(index)
 	t.changed()
+}
+
+// lost notes that a group is not in the file any more.
+func (t *transfer) lost(index int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if index < t.have.Len() {
+		t.have.Clear(index)
+	}
 }
 
 // holds tells whether a group is in the file.
@@ -280,6 +322,9 @@ func (f *fetch) follow(ctx context.Context, t *transfer) (whole bool, err error)
 			}
 			if f.have.Count() == f.have.Len() {
 				return true, nil
+			}
+			if t.onDemand { // the rest is to be got
+				return false, nil
 			}
 			if complete {
 				f.crowd.library.transfers.forget(t)

@@ -168,6 +168,7 @@ func (s *scrubbing) sharedFile(ctx context.Context, f heldFile) error {
 type Collected struct {
 	Bytes int64 // on the disk
 	Holds int64 // that were begun and not finished
+	Cache int64 // bytes of Bytes that were in the cache of readers
 }
 
 // Collect removes from the store what is of no use: files without a record, and what
@@ -191,6 +192,11 @@ func (l *Library) Collect(ctx context.Context) (c Collected, err error) {
 	}
 	freed, err := l.store.sweep()
 	c.Bytes += freed
+	if err != nil {
+		return c, err
+	}
+	c.Cache, err = l.cache.clear()
+	c.Bytes += c.Cache
 	return c, err
 }
 

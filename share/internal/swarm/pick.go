@@ -103,6 +103,9 @@ func (d *Download) end() int64 {
 
 // pick returns a run of at most room groups that nobody owes, for s.
 func (d *Download) pick(s Source, src *source, room int64) (content.Span, bool) {
+	if d.config.OnDemand {
+		return d.pickFocused(s, src, room)
+	}
 	end := d.end()
 	if d.low == end {
 		return content.Span{}, false
@@ -276,7 +279,7 @@ func (d *Download) again(s Source, src *source, room int64, now time.Duration) (
 	latest := 0.0
 	end := d.end()
 	for _, o := range d.owed {
-		if o.source == s {
+		if o.source == s || d.config.OnDemand && !d.focused(o.span) {
 			continue
 		}
 		due := d.due(o, now)

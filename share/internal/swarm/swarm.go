@@ -57,6 +57,9 @@ type Config struct {
 	// that is missing, and asks in order: for output that must be in order.
 	Window int64
 
+	// OnDemand keeps requests to what Focus says is wanted, in its order.
+	OnDemand bool
+
 	// Seed decides what is left to chance. Getters of one content should have
 	// different ones.
 	Seed uint64
@@ -79,6 +82,7 @@ type Download struct {
 	expels  map[Source]bool
 	cursor  int64 // where requests go on, while they are in order
 	low     int64 // every group below it is held
+	focus   []content.Span
 	chance  *rand.Rand
 }
 
@@ -239,9 +243,12 @@ func (d *Download) Held(s Source) int64 {
 	return src.holds.Count()
 }
 
-// Useful reports whether s holds anything that is missing.
+// Useful reports whether s holds anything that is missing, and wanted.
 func (d *Download) Useful(s Source) bool {
 	src := d.sources[s]
+	if src != nil && d.config.OnDemand {
+		return d.usefulNow(src)
+	}
 	return src != nil && nextOf(0, d.have.Len(), src.holds, d.have) < d.have.Len()
 }
 
@@ -330,10 +337,12 @@ type Request struct {
 // Pointless returns the requests that need no answer any more, each once: cancel
 // and settle them. Everything in them has come meanwhile from others; or they were
 // made of a source that holds all, before it was known that another getter is
-// about to bring the block, and would be answered late.
+// about to bring the block, and would be answered late; or, OnDemand, nothing in
+// them is wanted any more.
 func (d *Download) Pointless(now time.Duration) (requests []Request) {
 	for _, o := range d.owed {
-		if o.told || nextOf(o.span.First, o.span.End(), nil, d.have) < o.span.End() && !d.surplus(o, now) {
+		if o.told || nextOf(o.span.First, o.span.End(), nil, d.have) < o.span.End() && !d.surplus(o, now) &&
+			(!d.config.OnDemand || d.focused(o.span)) {
 			continue
 		}
 		o.told = true
@@ -344,6 +353,6 @@ func (d *Download) Pointless(now time.Duration) (requests []Request) {
 
 func (d *Download) surplus(o *owed, now time.Duration) bool {
 	src := d.sources[o.source]
-	return d.partial > 0 && d.config.Window == 0 && src != nil && src.holds == nil && src.owes > 1 &&
+	return d.partial > 0 && d.config.Window == 0 && !d.config.OnDemand && src != nil && src.holds == nil && src.owes > 1 &&
 		!d.own(o.span.First) && d.due(o, now) > surplusAfter.Seconds() && d.heldOf(o.span) == 0
 }
