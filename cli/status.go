@@ -50,6 +50,7 @@ func (a *app) printStatus(ctx context.Context, use *session) error {
 	}
 	fmt.Fprintf(a.out, "shares   %d, %s\n", st.Shares, size(st.Bytes))
 	fmt.Fprintf(a.out, "names    %s, %s chosen, %d blocked\n", plural(st.Trusted, "petname"), plural(st.Choices, "name"), st.Blocked)
+	fmt.Fprintf(a.out, "cache    %s of %s\n", size(st.Cache), size(st.CacheMax))
 	fmt.Fprintf(a.out, "home     %s\n", share.Escape(st.Home))
 	fmt.Fprintf(a.out, "version  %s\n", st.Version)
 	return nil

@@ -102,10 +102,11 @@ func damageText(damaged, repaired int64) string {
 func (a *app) gcCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "gc",
-		Short: "Remove what is of no use in the store of held copies",
+		Short: "Remove what is of no use in the store and the cache",
 		Long: `Remove from the store of the copies that are held for groups what is of no use:
 leftovers of a crash, and what was begun and is not being fetched just now. What a
-group wants of that is fetched anew. Shared files are never touched.`,
+group wants of that is fetched anew. The cache of what was read through the gateway
+and the drive is emptied, but for what is being read. Shared files are never touched.`,
 		Args: arguments("", 0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := a.settle(cmd)

@@ -43,6 +43,7 @@ type cache struct {
 	ctx     context.Context // of the sessions; ends with Run or Close
 	stop    context.CancelFunc
 	running sync.WaitGroup // the sessions; begun under mu and before closed
+	slots   chan struct{}  // a token for each session that runs; capacity sessionsMax
 	once    sync.Once
 	loadErr error
 	quota   atomic.Int64 // in bytes
@@ -62,7 +63,7 @@ type cachedGroup struct {
 }
 
 func openCache(l *Library, quota int64) *cache {
-	c := &cache{library: l, dir: filepath.Join(l.dir, "cache"), entries: map[content.ID]*cached{}}
+	c := &cache{library: l, dir: filepath.Join(l.dir, "cache"), entries: map[content.ID]*cached{}, slots: make(chan struct{}, sessionsMax)}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	c.setMax(quota)
 	return c

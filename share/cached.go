@@ -33,6 +33,7 @@ type cached struct {
 	about   aboutCached
 	live    *transfer // what is here, for readers and for other peers; nil before the size is proved
 	session *session  // that fetches; nil: none
+	waiting int       // readers, and who will be one, that wait for it
 	readers map[*Reader]int64
 	hints   hints
 	change  chan struct{} // closed and replaced when any of this changes, or a group comes

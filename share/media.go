@@ -20,6 +20,9 @@ var mediaTypes = map[string]string{
 	".xz": "application/x-xz", ".zip": "application/zip", ".zst": "application/zstd",
 }
 
+// Media is the media type that the end of a file's name tells, or "".
+func (n Name) Media() string { return mediaOf(n, KindFile) }
+
 // mediaOf is the media type that a file's name tells, or "". A directory has none.
 func mediaOf(n Name, k Kind) string {
 	ext := path.Ext(string(n))

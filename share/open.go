@@ -52,6 +52,9 @@ type Meant struct {
 	hints hints
 }
 
+// String is the name, safe for a terminal, or the ID of what has none.
+func (m Meant) String() string { return cmp.Or(Escape(string(m.Name)), m.ID.String()) }
+
 // Look finds what w means, and what kind it is, without fetching it; but it may read
 // the listing of a directory to find Path in. Its errors are Get's.
 func (l *Library) Look(ctx context.Context, w What, o OpenOptions) (Meant, error) {
@@ -59,24 +62,29 @@ func (l *Library) Look(ctx context.Context, w What, o OpenOptions) (Meant, error
 	if err != nil || o.Path == "" {
 		return m, err
 	}
+	return l.LookIn(ctx, m, o.Path, o)
+}
+
+// LookIn is Look for a path inside the directory m.
+func (l *Library) LookIn(ctx context.Context, m Meant, p Path, o OpenOptions) (Meant, error) {
 	if m.Kind != KindDir {
-		return m, fmt.Errorf("%s is a file, and has no %q in it: %w", Escape(w.String()), Escape(string(o.Path)), ErrNotFound)
+		return m, fmt.Errorf("%s is a file, and has no %q in it: %w", m, Escape(string(p)), ErrNotFound)
 	}
 	for e, err := range l.readListing(ctx, m, o) {
 		if err != nil {
 			return m, err
 		}
 		switch {
-		case e.Path == o.Path && e.Kind == KindFile:
+		case e.Path == p && e.Kind == KindFile:
 			h := m.hints
 			h.within = m.ID
 			return Meant{Name: Name(path.Base(string(e.Path))), ID: e.ID, Kind: KindFile, Size: e.Size, hints: h}, nil
-		case e.Path == o.Path || strings.HasPrefix(string(e.Path), string(o.Path)+"/"):
-			m.Name, m.Path, m.Size = Name(path.Base(string(o.Path))), o.Path, -1
+		case e.Path == p || strings.HasPrefix(string(e.Path), string(p)+"/"):
+			m.Name, m.Path, m.Size = Name(path.Base(string(p))), p, -1
 			return m, nil
 		}
 	}
-	return m, fmt.Errorf("there is no %q in %s: %w", Escape(string(o.Path)), Escape(w.String()), ErrNotFound)
+	return m, fmt.Errorf("there is no %q in %s: %w", Escape(string(p)), m, ErrNotFound)
 }
 
 // look is Look without the path.
@@ -160,7 +168,7 @@ func (l *Library) Open(ctx context.Context, w What, o OpenOptions) (*Reader, err
 // OpenMeant is Open for what Look has found.
 func (l *Library) OpenMeant(ctx context.Context, m Meant, o OpenOptions) (*Reader, error) {
 	if m.Kind == KindDir {
-		return nil, fmt.Errorf("%s: %w", cmp.Or(Escape(string(m.Name)), m.ID.String()), ErrIsDir)
+		return nil, fmt.Errorf("%s: %w", m, ErrIsDir)
 	}
 	return l.openContent(ctx, m, o)
 }
@@ -456,6 +464,14 @@ func (e *cached) hint(h hints) {
 func (e *cached) await(ctx context.Context, stall time.Duration, there func() bool) error {
 	timer := time.NewTimer(stall)
 	defer timer.Stop()
+	e.mu.Lock()
+	e.waiting++
+	e.mu.Unlock()
+	defer func() {
+		e.mu.Lock()
+		e.waiting--
+		e.mu.Unlock()
+	}()
 	for {
 		e.mu.Lock()
 		if there() {

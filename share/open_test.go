@@ -284,3 +284,16 @@ func TestReadersEndWithTheirContextAndTheLibrary(t *testing.T) {
 		t.Error("a library that is closed reads")
 	}
 }
+
+func TestMoreContentsAreReadThanSessionsRun(t *testing.T) {
+	sharer, _ := startPeer(t, node.Config{NoDHT: true})
+	reader, _ := startPeer(t, node.Config{NoDHT: true})
+	for i := range 2*sessionsMax + 1 {
+		data := randomBytes(30*content.GroupSize, string(rune('a'+i)))
+		s := sharer.add(t, sharer.write(t, string(rune('a'+i)), data), AddOptions{})
+		r := reader.open(t, sharer.lib.Link(s).String(), OpenOptions{}) // and stays open
+		if got := readAt(t, r, 1000, 10); !bytes.Equal(got, data[1000:1010]) {
+			t.Errorf("content %d is read wrong", i)
+		}
+	}
+}

@@ -23,6 +23,12 @@ const (
 	aheadMax = orderedWindow
 	// readersMax is of how many readers of one content the positions count at a time.
 	readersMax = 256
+	// sessionsMax is how many contents are fetched for readers at a time: a peer serves
+	// dataStreamsMax streams to this one, and gets and holds need some. When another is
+	// read that gives way of which nobody waits for anything.
+	sessionsMax = 6
+	// preemptEvery is how often one that waits looks for such a one.
+	preemptEvery = 100 * time.Millisecond
 )
 
 // errIdle ends a session that nobody needs any more.
@@ -56,7 +62,8 @@ func (h hints) merge(o hints) hints {
 // session keeps the sources of a content as long as somebody reads it, and fetches
 // what the readers are about to read. All readers of a content share one.
 type session struct {
-	fetch *fetch        // guarded by cached.mu; nil before the size is proved
+	fetch *fetch // guarded by cached.mu; nil before the size is proved
+	stop  context.CancelCauseFunc
 	done  chan struct{} // closed at the end
 	err   error         // why it ended; nil: nobody needed it. Written before done is closed
 }
@@ -71,30 +78,26 @@ func (e *cached) fetching() (*session, error) {
 	if c.ctx.Err() != nil {
 		return nil, context.Canceled
 	}
-	s := &session{done: make(chan struct{})}
+	ctx, stop := context.WithCancelCause(c.ctx)
+	s := &session{stop: stop, done: make(chan struct{})}
 	e.session = s
 	e.users.Add(1)
-	c.running.Go(func() { e.runSession(s) })
+	c.running.Go(func() { e.runSession(ctx, s) })
 	return s, nil
 }
 
 // runSession fetches until nobody reads any more.
-func (e *cached) runSession(s *session) {
+func (e *cached) runSession(ctx context.Context, s *session) {
 	c := e.cache
-	ctx, cancel := context.WithCancelCause(c.ctx)
-	g := &getting{library: c.library, holding: true, meter: newMeter(nil, PhaseLocal), localizer: thisSystem(),
-		options: GetOptions{NoServe: true}}
-	g.crowd = c.library.newCrowd(g.meter)
-	var watching errgroup.Group
-	watching.Go(func() error { e.watchIdle(ctx, cancel); return nil })
-	err := e.lead(ctx, g, s)
-	idle := errors.Is(context.Cause(ctx), errIdle)
-	cancel(nil)
-	watching.Wait()
-	g.crowd.close()
-	if idle || c.ctx.Err() == nil && errors.Is(err, context.Canceled) {
+	var err error
+	if c.takeSlot(ctx) {
+		err = e.serveReaders(ctx, s)
+		<-c.slots
+	}
+	if errors.Is(context.Cause(ctx), errIdle) || c.ctx.Err() != nil || errors.Is(err, context.Canceled) {
 		err = nil
 	}
+	s.stop(nil)
 	e.mu.Lock()
 	s.err, s.fetch = err, nil
 	e.session = nil
@@ -103,8 +106,68 @@ func (e *cached) runSession(s *session) {
 	c.leave(e)
 }
 
+func (e *cached) serveReaders(ctx context.Context, s *session) error {
+	c := e.cache
+	ctx, cancel := context.WithCancel(ctx)
+	g := &getting{library: c.library, holding: true, meter: newMeter(nil, PhaseLocal), localizer: thisSystem(),
+		options: GetOptions{NoServe: true}}
+	g.crowd = c.library.newCrowd(g.meter)
+	var watching errgroup.Group
+	watching.Go(func() error { e.watchIdle(ctx, s); return nil })
+	err := e.lead(ctx, g, s)
+	cancel()
+	watching.Wait()
+	g.crowd.close()
+	return err
+}
+
+// takeSlot waits until one more session may run; false: ctx ended.
+func (c *cache) takeSlot(ctx context.Context) bool {
+	tick := time.NewTicker(preemptEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case c.slots <- struct{}{}:
+			return true
+		default:
+			c.preempt()
+		}
+		select {
+		case c.slots <- struct{}{}:
+			return true
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// preempt ends the session of which nobody waits for anything, and that was used
+// last the longest ago.
+func (c *cache) preempt() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var oldest *cached
+	for _, e := range c.entries {
+		e.mu.Lock()
+		idle := e.session != nil && e.waiting == 0
+		e.mu.Unlock()
+		if idle && (oldest == nil || e.used.Before(oldest.used)) {
+			oldest = e
+		}
+	}
+	if oldest == nil {
+		return
+	}
+	oldest.mu.Lock()
+	defer oldest.mu.Unlock()
+	if oldest.session != nil {
+		oldest.session.stop(errIdle)
+	}
+}
+
 // watchIdle cancels a session that nobody has used for sessionIdle.
-func (e *cached) watchIdle(ctx context.Context, cancel context.CancelCauseFunc) {
+func (e *cached) watchIdle(ctx context.Context, s *session) {
 	tick := time.NewTicker(sessionIdle / 8)
 	defer tick.Stop()
 	for {
@@ -118,7 +181,7 @@ func (e *cached) watchIdle(ctx context.Context, cancel context.CancelCauseFunc) 
 			time.Since(e.used) > sessionIdle
 		e.cache.mu.Unlock()
 		if idle {
-			cancel(errIdle)
+			s.stop(errIdle)
 			return
 		}
 	}

@@ -105,6 +105,11 @@ func (c *Client) Verify(ctx context.Context, req VerifyRequest, on func(Event)) 
 	return runStream[*VerifyDone](ctx, c, http.MethodPost, pathVerify, req, on, nil)
 }
 
+// ServeLink serves a link until ctx ends or it expires, and tells on of it.
+func (c *Client) ServeLink(ctx context.Context, req ServeLinkRequest, on func(Event)) (*LinkExpired, error) {
+	return runStream[*LinkExpired](ctx, c, http.MethodPost, pathServeLink, req, on, nil)
+}
+
 // Collect removes what is of no use in the store.
 func (c *Client) Collect(ctx context.Context) (*Collected, error) {
 	return runStream[*Collected](ctx, c, http.MethodPost, pathCollect, CollectRequest{}, func(Event) {}, nil)

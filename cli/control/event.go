@@ -89,6 +89,12 @@ func newEvent(kind string) Event {
 		return new(Found)
 	case "searched":
 		return new(Searched)
+	case "serving":
+		return new(ServingLink)
+	case "received":
+		return new(Received)
+	case "expired":
+		return new(LinkExpired)
 	case "error":
 		return new(Error)
 	}

@@ -61,6 +61,12 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	st.Trusted, st.Choices, st.Blocked = len(trust.Friends), len(trust.Choices), len(trust.Blocks)
+	cache, err := s.cfg.Library.CacheUsage()
+	if err != nil {
+		writeError(w, ErrorOf(err))
+		return
+	}
+	st.Cache, st.CacheMax = cache.Used, cache.Max
 	writeJSON(w, st)
 }
 

@@ -29,7 +29,10 @@
 //	GET    /api/v1/names                     → lines: TrustEntry
 //	POST   /api/v1/names/OP   NamesRequest   → names | error
 //	GET    /api/v1/status                    → Status
+//	POST   /api/v1/serve-link ServeLinkRequest → lines: serving, received, expired | error
 //	GET    /api/v1/id                        → Hello
+//
+// Contents are at /b3/HASH and /name/NAME; see gateway.go.
 //
 // Lines are JSON objects; see Event. In an answer of the type
 // application/vnd.p2pshare.frames each data line is followed by as many raw
@@ -215,5 +218,7 @@ func (s *Server) routes(ctx context.Context, g *errgroup.Group) http.Handler {
 	mux.HandleFunc("POST "+pathNames+"/{op}", s.changeNames)
 	mux.HandleFunc("GET "+pathStatus, s.status)
 	mux.HandleFunc("GET "+pathID, s.id)
+	mux.HandleFunc("POST "+pathServeLink, s.serveLink)
+	newGateway(s).serveOn(mux)
 	return mux
 }

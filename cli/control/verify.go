@@ -53,6 +53,7 @@ type CollectRequest struct{}
 type Collected struct {
 	Bytes int64 `json:"bytes"`
 	Holds int64 `json:"unfinished"` // contents that were begun to be held, and not finished
+	Cache int64 `json:"cache"`      // of bytes: what readers had fetched
 }
 
 func (s *Server) verify(w http.ResponseWriter, r *http.Request) {
@@ -113,5 +114,5 @@ func (s *Server) collect(w http.ResponseWriter, r *http.Request) {
 		writeError(w, ErrorOf(err))
 		return
 	}
-	newStream(w, r, contentTypeLines).send(&Collected{Bytes: c.Bytes, Holds: c.Holds})
+	newStream(w, r, contentTypeLines).send(&Collected{Bytes: c.Bytes, Holds: c.Holds, Cache: c.Cache})
 }

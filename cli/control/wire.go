@@ -28,6 +28,7 @@ const (
 	pathLimits    = "/api/v1/limits"
 	pathVerify    = "/api/v1/verify"
 	pathCollect   = "/api/v1/gc"
+	pathServeLink = "/api/v1/serve-link"
 )
 
 // Limits of the API.
@@ -414,6 +415,8 @@ type Status struct {
 	Version   string    `json:"version"`
 	Since     time.Time `json:"since"`
 	API       string    `json:"api,omitempty"`
+	Cache     int64     `json:"cache"`     // bytes that readers of the gateway and the drive have fetched
+	CacheMax  int64     `json:"cache_max"` // their quota
 }
 
 // Hello is the answer of GET /id: who runs, and what for.

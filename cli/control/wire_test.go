@@ -31,7 +31,7 @@ func TestEventsOnTheWire(t *testing.T) {
 		{&Verified{ID: content.ID{1}, Kind: share.KindFile, Held: true, State: VerifyRepaired, Read: 9, Damaged: 1, Repaired: 1, BytesFetched: 5},
 			`{"event":"verified","id":"` + id + `","kind":"file","held":true,"state":"repaired","read":9,"damaged":1,"repaired":1,"bytes_fetched":5}`},
 		{&VerifyDone{Contents: 2, Read: 9}, `{"event":"verify","contents":2,"read":9,"damaged":0,"repaired":0}`},
-		{&Collected{Bytes: 5, Holds: 1}, `{"event":"collected","bytes":5,"unfinished":1}`},
+		{&Collected{Bytes: 5, Holds: 1, Cache: 2}, `{"event":"collected","bytes":5,"unfinished":1,"cache":2}`},
 		{&Accepted{What: "a"}, `{"event":"accepted","what":"a"}`},
 		{&Ready{PeerID: "", Addrs: []string{}, API: "http://127.0.0.1:1"}, `{"event":"ready","peer_id":"","addrs":[],"api":"http://127.0.0.1:1"}`},
 		{Errorf(CodeFailed, "m").WithHint("h"), `{"event":"error","code":1,"reason":"failed","message":"m","hint":"h"}`},

@@ -1,0 +1,368 @@
+package control
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	_ "embed"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"html/template"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/p2pshare/p2pshare/share"
+	"golang.org/x/net/netutil"
+	"golang.org/x/sync/errgroup"
+	"rsc.io/qr"
+)
+
+// A link for people without p2pshare: a listener of its own on the local network, for one
+// content and a limited time. Its address ends in a token after #, which browsers send to
+// nobody; the page hands it in once and gets a cookie for it that scripts can't read.
+// Nothing but the empty page is answered without.
+
+const (
+	linkExpireDefault = time.Hour
+	linkExpireMax     = 30 * 24 * time.Hour
+	// linkConns is how many connections one link serves at a time.
+	linkConns = 64
+	// Limits of what is received, unless the request sets others.
+	linkReceiveBytes = 1 << 30
+	linkReceiveFiles = 100
+	linkCookie       = "p2pshare-link"
+)
+
+// ServeLinkRequest is the body of POST /serve-link. The link is served as long as the
+// request is open.
+type ServeLinkRequest struct {
+	What    string   `json:"what"`
+	Literal bool     `json:"literal,omitempty"`
+	Peers   []string `json:"peers,omitempty"`
+	// Expire is for how many seconds it is served; 0: an hour.
+	Expire float64 `json:"expire_s,omitempty"`
+	// Address is the IP address to listen at, and Port the TCP port; empty, 0: the first
+	// private address of this machine, a drawn port.
+	Address string `json:"address,omitempty"`
+	Port    int    `json:"port,omitempty"`
+	// Receive is the absolute directory for files that are sent here; empty: none are
+	// taken. ReceiveBytes bounds each, ReceiveFiles their number; 0: 1 GiB, 100.
+	Receive      string `json:"receive,omitempty"`
+	ReceiveBytes int64  `json:"receive_bytes,omitempty"`
+	ReceiveFiles int    `json:"receive_files,omitempty"`
+}
+
+// ServingLink tells where a content is served.
+type ServingLink struct {
+	URL     string     `json:"url"` // with the token
+	Name    share.Name `json:"name"`
+	Size    int64      `json:"size"` // bytes; -1: a directory's, which is not known
+	Expires time.Time  `json:"expires"`
+	Receive string     `json:"receive,omitempty"`
+}
+
+// Received tells of a file that was sent here.
+type Received struct {
+	Path string `json:"path"`
+	Size int64  `json:"size"`
+	From string `json:"from"` // the IP address
+}
+
+// LinkExpired is the end of a link.
+type LinkExpired struct {
+	URL string `json:"url"`
+}
+
+func (*ServingLink) event() string { return "serving" }
+func (*Received) event() string    { return "received" }
+func (*LinkExpired) event() string { return "expired" }
+
+// serveLink answers POST /serve-link.
+func (s *Server) serveLink(w http.ResponseWriter, r *http.Request) {
+	req, ok := decode[ServeLinkRequest](w, r)
+	if !ok {
+		return
+	}
+	l, err := s.openLink(r.Context(), req)
+	if err != nil {
+		writeError(w, s.explain(err))
+		return
+	}
+	out := newStream(w, r, contentTypeLines)
+	l.told = out
+	out.send(&ServingLink{URL: l.url, Name: l.meant.Name, Size: l.meant.Size, Expires: l.expires.UTC().Truncate(time.Second), Receive: req.Receive})
+	ctx, cancel := context.WithDeadline(r.Context(), l.expires)
+	defer cancel()
+	g, ctx := errgroup.WithContext(ctx)
+	serve(ctx, g, netutil.LimitListener(l.listener, linkConns), l)
+	if err := g.Wait(); err != nil {
+		out.fail(ErrorOf(err))
+		return
+	}
+	out.send(&LinkExpired{URL: l.url})
+}
+
+// link is one link that is served. It is the handler of its listener.
+type link struct {
+	req      ServeLinkRequest
+	gateway  *gateway
+	library  *share.Library
+	meant    share.Meant
+	listener net.Listener
+	host     string // the only one that requests may name
+	url      string // with the token
+	token    string
+	cookie   string // its value
+	expires  time.Time
+	told     *stream
+	mux      http.ServeMux
+
+	mu    sync.Mutex
+	files int // guarded by mu: received, or on their way
+}
+
+func (s *Server) openLink(ctx context.Context, req ServeLinkRequest) (*link, error) {
+	expire := time.Duration(req.Expire * float64(time.Second))
+	if expire == 0 {
+		expire = linkExpireDefault
+	}
+	switch {
+	case expire < time.Second || expire > linkExpireMax:
+		return nil, Errorf(CodeUsage, "a link is served for a second to 30 days")
+	case req.Receive != "" && !filepath.IsAbs(req.Receive):
+		return nil, Errorf(CodeUsage, "receive %q is not absolute", req.Receive)
+	case req.ReceiveBytes < 0 || req.ReceiveFiles < 0 || req.Port < 0 || req.Port > 65535:
+		return nil, Errorf(CodeUsage, "a limit or the port makes no sense")
+	}
+	if req.ReceiveBytes == 0 {
+		req.ReceiveBytes = linkReceiveBytes
+	}
+	if req.ReceiveFiles == 0 {
+		req.ReceiveFiles = linkReceiveFiles
+	}
+	what, err := ParseWhat(req.What, req.Literal)
+	if err != nil {
+		return nil, err
+	}
+	peers, err := share.ParsePeers(req.Peers)
+	if err != nil {
+		return nil, err
+	}
+	l := &link{req: req, gateway: newGateway(s), library: s.cfg.Library, token: drawn(), cookie: drawn(), expires: time.Now().Add(expire)}
+	l.gateway.base, l.gateway.pagePolicy = "/file", policyLink
+	if l.meant, err = l.gateway.look(ctx, what, share.OpenOptions{Peers: append(peers, s.cfg.Peers...)}); err != nil {
+		return nil, err
+	}
+	if l.meant.Name == "" {
+		l.meant.Name = share.Name(l.meant.ID.Hex())
+	}
+	addr, err := linkAddress(req.Address)
+	if err != nil {
+		return nil, err
+	}
+	if l.listener, err = net.Listen("tcp", netip.AddrPortFrom(addr, uint16(req.Port)).String()); err != nil {
+		return nil, err
+	}
+	l.host = l.listener.Addr().String()
+	l.url = "http://" + l.host + "/#" + l.token
+	l.routes()
+	return l, nil
+}
+
+// drawn is a token that can't be guessed: 128 bits in 22 characters.
+func drawn() string {
+	var b [16]byte
+	rand.Read(b[:])
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// linkAddress is the address to listen at: the one that was given, or the first private
+// one of this machine.
+func linkAddress(given string) (netip.Addr, error) {
+	if given != "" {
+		a, err := netip.ParseAddr(given)
+		if err != nil || a.IsUnspecified() {
+			return a, Errorf(CodeUsage, "%q is not an IP address of this machine", given)
+		}
+		return a, nil
+	}
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for _, a := range all {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() && p.Addr().IsPrivate() {
+			return p.Addr(), nil
+		}
+	}
+	return netip.Addr{}, Errorf(CodeFailed, "this machine has no private IPv4 address").WithHint("name the one to serve at: --address IP")
+}
+
+// Policies of the link's pages.
+const policyLink = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+//go:embed link.html
+var linkPage string
+
+// linkTemplate is the page; its script's digest is named in the policy, and no other runs.
+var linkTemplate = template.Must(template.New("link").Parse(linkPage))
+
+func linkPolicy() string {
+	_, script, _ := strings.Cut(linkPage, "<script>")
+	script, _, _ = strings.Cut(script, "</script>")
+	sum := sha256.Sum256([]byte(script))
+	return "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; " +
+		"frame-ancestors 'none'; script-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+}
+
+func (l *link) routes() {
+	l.mux.HandleFunc("GET /{$}", l.page)
+	l.mux.HandleFunc("POST /open", l.open)
+	l.mux.HandleFunc("GET /file", l.withCookie(l.file))
+	l.mux.HandleFunc("GET /qr.png", l.withCookie(l.qr))
+	if l.req.Receive != "" {
+		l.mux.HandleFunc("POST /send", l.withCookie(l.receive))
+	}
+}
+
+// ServeHTTP refuses what names another host, as a name that was made to lead here does,
+// and changes from pages elsewhere.
+func (l *link) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	sealed(w.Header(), policyLink)
+	w.Header().Set("Referrer-Policy", "same-origin") // without, forms have no Origin
+	w.Header().Set("Cache-Control", "no-store")
+	origin := r.Header.Values("Origin")
+	if r.Host != l.host || len(origin) > 1 || len(origin) == 1 && origin[0] != "http://"+l.host ||
+		r.Method == http.MethodPost && len(origin) == 0 {
+		http.Error(w, "p2pshare: requests from elsewhere are refused", http.StatusForbidden)
+		return
+	}
+	l.mux.ServeHTTP(w, r)
+}
+
+func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
+
+func (l *link) opened(r *http.Request) bool {
+	c, err := r.Cookie(linkCookie)
+	return err == nil && same(c.Value, l.cookie)
+}
+
+func (l *link) withCookie(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if !l.opened(r) {
+			http.Error(w, "p2pshare: open the link again, with all that is behind its #", http.StatusUnauthorized)
+			return
+		}
+		h(w, r)
+	}
+}
+
+// page answers with the page: without the cookie with the part of it that opens the link.
+func (l *link) page(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Security-Policy", linkPolicy())
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	v := map[string]any{"Opened": l.opened(r)}
+	if l.opened(r) {
+		v["Name"], v["Dir"] = share.Escape(string(l.meant.Name)), l.meant.Kind == share.KindDir
+		v["ID"] = l.meant.ID.String()
+		v["Expires"] = l.expires.Format("2006-01-02 15:04 MST")
+		v["Receive"], v["Sent"] = l.req.Receive != "", r.URL.Query().Get("sent") != ""
+		v["MaxMiB"] = l.req.ReceiveBytes >> 20
+		if l.meant.Size >= 0 {
+			v["Size"] = fmt.Sprintf("%.1f MiB", float64(l.meant.Size)/(1<<20))
+		}
+	}
+	linkTemplate.Execute(w, v)
+}
+
+// open takes the token, from the page's script or from its form, and gives the cookie.
+func (l *link) open(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, 4096)
+	code := r.PostFormValue("code")
+	if i := strings.LastIndexByte(code, '#'); i >= 0 { // the whole link was pasted
+		code = code[i+1:]
+	}
+	if !same(strings.TrimSpace(code), l.token) {
+		http.Error(w, "p2pshare: this is not the code of the link", http.StatusForbidden)
+		return
+	}
+	http.SetCookie(w, &http.Cookie{Name: linkCookie, Value: l.cookie, Path: "/", HttpOnly: true,
+		SameSite: http.SameSiteStrictMode, MaxAge: int(time.Until(l.expires).Seconds()) + 1})
+	http.Redirect(w, r, "/", http.StatusSeeOther)
+}
+
+func (l *link) file(w http.ResponseWriter, r *http.Request) { l.gateway.answerMeant(w, r, l.meant) }
+
+func (l *link) qr(w http.ResponseWriter, _ *http.Request) {
+	code, err := qr.Encode(l.url, qr.M)
+	if err != nil {
+		http.Error(w, "p2pshare: no code can be made of it", http.StatusInternalServerError)
+		return
+	}
+	code.Scale = 6
+	w.Header().Set("Content-Type", "image/png")
+	w.Write(code.PNG())
+}
+
+// receive saves the files of a form, one after the other as they come.
+func (l *link) receive(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, l.req.ReceiveBytes+bodyMax)
+	parts, err := r.MultipartReader()
+	if err != nil {
+		http.Error(w, "p2pshare: files are sent by the page's form", http.StatusUnsupportedMediaType)
+		return
+	}
+	for {
+		part, err := parts.NextPart()
+		if errors.Is(err, io.EOF) {
+			http.Redirect(w, r, "/?sent=1", http.StatusSeeOther)
+			return
+		}
+		if err == nil && part.FormName() == "file" && part.FileName() != "" {
+			err = l.receiveOne(r, part.FileName(), part)
+		}
+		if err != nil {
+			http.Error(w, "p2pshare: "+OneLine(ErrorOf(err).Message), receiveStatus(err))
+			return
+		}
+	}
+}
+
+func (l *link) receiveOne(r *http.Request, name string, in io.Reader) error {
+	l.mu.Lock()
+	l.files++
+	full := l.files > l.req.ReceiveFiles
+	l.mu.Unlock()
+	if full {
+		return Errorf(CodeRefused, "no more than %d files are taken", l.req.ReceiveFiles)
+	}
+	path, size, err := l.library.Receive(l.req.Receive, name, in, l.req.ReceiveBytes)
+	if err != nil {
+		l.mu.Lock()
+		l.files--
+		l.mu.Unlock()
+		return err
+	}
+	from, _, _ := net.SplitHostPort(r.RemoteAddr)
+	l.told.send(&Received{Path: path, Size: size, From: from})
+	return nil
+}
+
+func receiveStatus(err error) int {
+	var large *http.MaxBytesError
+	switch {
+	case errors.Is(err, share.ErrTooLarge), errors.As(err, &large):
+		return http.StatusRequestEntityTooLarge
+	case errors.Is(err, share.ErrBadName):
+		return http.StatusBadRequest
+	}
+	return ErrorOf(err).Code.status()
+}

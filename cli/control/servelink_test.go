@@ -1,0 +1,199 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// startLink serves a link of p at loopback until stop is called.
+func startLink(t *testing.T, p *running, req ServeLinkRequest) (l *ServingLink, events chan Event, stop func() error) {
+	t.Helper()
+	req.Address = "127.0.0.1"
+	client := connect(t, p.home)
+	ctx, cancel := context.WithCancel(t.Context())
+	events = make(chan Event, 16)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := client.ServeLink(ctx, req, func(e Event) { events <- e })
+		ended <- err
+	}()
+	t.Cleanup(cancel)
+	select {
+	case e := <-events:
+		l = e.(*ServingLink)
+	case err := <-ended:
+		t.Fatalf("ServeLink: %v", err)
+	}
+	return l, events, func() error { cancel(); return <-ended }
+}
+
+// browser is a client with cookies that does as browsers do.
+type browser struct {
+	t      *testing.T
+	base   string
+	client http.Client
+}
+
+func newBrowser(t *testing.T, l *ServingLink) *browser {
+	jar, _ := cookiejar.New(nil)
+	base, _, _ := strings.Cut(l.URL, "/#")
+	return &browser{t, base, http.Client{Jar: jar, Transport: &http.Transport{DisableKeepAlives: true}}}
+}
+
+func (b *browser) do(method, path, kind string, body io.Reader, headers ...string) (int, string, http.Header) {
+	b.t.Helper()
+	r, _ := http.NewRequest(method, b.base+path, body)
+	if kind != "" {
+		r.Header.Set("Content-Type", kind)
+	}
+	if method == "POST" {
+		r.Header.Set("Origin", b.base)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		if r.Header.Set(headers[i], headers[i+1]); headers[i] == "Host" {
+			r.Host = headers[i+1]
+		}
+	}
+	resp, err := b.client.Do(r)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	data, _ := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(data), resp.Header
+}
+
+const formType = "application/x-www-form-urlencoded"
+
+func (b *browser) open(code string) int {
+	status, _, _ := b.do("POST", "/open", formType, strings.NewReader(url.Values{"code": {code}}.Encode()))
+	return status
+}
+
+// send sends a file as the page's form does.
+func (b *browser) send(name string, data []byte) int {
+	var body bytes.Buffer
+	form := multipart.NewWriter(&body)
+	part, _ := form.CreateFormFile("file", name)
+	part.Write(data)
+	form.Close()
+	status, _, _ := b.do("POST", "/send", form.FormDataContentType(), &body)
+	return status
+}
+
+func TestLinkNeedsItsTokenAndServesOneContent(t *testing.T) {
+	sharer := startRunning(t)
+	p := startRunning(t, sharer)
+	data := seeded(600_000, "film")
+	s := sharer.add(t, "fi<l>m.mp4", data)
+	other := p.add(t, "other.txt", []byte("not for them"))
+	l, _, stop := startLink(t, p, ServeLinkRequest{What: s.ID.String()})
+	token := l.URL[strings.Index(l.URL, "#")+1:]
+	b := newBrowser(t, l)
+	status, page, h := b.do("GET", "/", "", nil)
+	if status != 200 || strings.Contains(page, token) || strings.Contains(page, "m.mp4") ||
+		!strings.Contains(page, "plain HTTP") || !strings.Contains(h.Get("Content-Security-Policy"), "script-src 'sha256-") {
+		t.Errorf("the page without a token: %d %v\n%s", status, h, page)
+	}
+	for _, path := range []string{"/file", "/qr.png"} {
+		if status, _, _ := b.do("GET", path, "", nil); status != 401 {
+			t.Errorf("%s without a token: %d, want 401", path, status)
+		}
+	}
+	if status := b.open("wrong"); status != 403 {
+		t.Errorf("a wrong token: %d, want 403", status)
+	}
+	if status, _, _ := b.do("POST", "/open", formType, strings.NewReader("code="+token), "Origin", "http://evil.example"); status != 403 {
+		t.Errorf("a page elsewhere: %d, want 403", status)
+	}
+	if status, _, _ := b.do("GET", "/", "", nil, "Host", "evil.example"); status != 403 {
+		t.Errorf("another Host: %d, want 403", status)
+	}
+	if status := b.open(l.URL); status != 200 { // after the redirect
+		t.Fatalf("the whole link as the code: %d", status)
+	}
+	status, page, _ = b.do("GET", "/", "", nil)
+	if status != 200 || !strings.Contains(page, "fi&lt;l&gt;m.mp4") || strings.Contains(page, "/send") {
+		t.Errorf("the page: %d\n%s", status, page)
+	}
+	status, body, h := b.do("GET", "/file", "", nil, "Range", "bytes=300000-300009")
+	if status != 206 || body != string(data[300000:300010]) || !strings.Contains(h.Get("Content-Security-Policy"), "sandbox") {
+		t.Errorf("a range of the file: %d %v", status, h)
+	}
+	if status, body, _ := b.do("GET", "/qr.png", "", nil); status != 200 || !strings.HasPrefix(body, "\x89PNG") {
+		t.Errorf("the QR code: %d", status)
+	}
+	for _, path := range []string{"/b3/" + other.ID.Hex(), "/api/v1/status", "/name/other.txt"} {
+		if status, _, _ := b.do("GET", path, "", nil); status != 404 {
+			t.Errorf("%s: %d, want 404", path, status)
+		}
+	}
+	if status := b.send("a.txt", []byte("x")); status != 404 && status != 405 {
+		t.Errorf("sending, which is off: %d", status)
+	}
+	stop()
+	if resp, err := b.client.Get(b.base + "/"); err == nil {
+		resp.Body.Close()
+		t.Error("a link that has ended answers")
+	}
+}
+
+func TestLinkReceivesUnderItsLimits(t *testing.T) {
+	p := startRunning(t)
+	s := p.add(t, "a.txt", []byte("a"))
+	dir := t.TempDir()
+	l, events, _ := startLink(t, p, ServeLinkRequest{What: s.ID.String(), Receive: dir, ReceiveBytes: 1000, ReceiveFiles: 2})
+	b := newBrowser(t, l)
+	if status := b.send("early.txt", []byte("x")); status != 401 {
+		t.Errorf("sending without a token: %d, want 401", status)
+	}
+	b.open(l.URL)
+	if status := b.send("large.bin", make([]byte, 1001)); status != 413 {
+		t.Errorf("too large: %d, want 413", status)
+	}
+	if status := b.send(".bashrc", []byte("x")); status != 400 {
+		t.Errorf("a hidden name: %d, want 400", status)
+	}
+	for _, name := range []string{"../../x.txt", "x.txt"} { // the path is cut off, as by every browser
+		if status := b.send(name, []byte("x")); status != 200 {
+			t.Errorf("%s: %d, want 200", name, status)
+		}
+		if e := (<-events).(*Received); filepath.Dir(e.Path) != dir || e.Size != 1 || e.From != "127.0.0.1" {
+			t.Errorf("received %+v", e)
+		}
+	}
+	if status := b.send("third.txt", []byte("x")); status != 403 {
+		t.Errorf("one file too many: %d, want 403", status)
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) != 2 || files[0].Name() != "x (1).txt" {
+		t.Errorf("the directory holds %v, %v", files, err)
+	}
+}
+
+func TestLinkExpires(t *testing.T) {
+	p := startRunning(t)
+	s := p.add(t, "a.txt", []byte("a"))
+	client := connect(t, p.home)
+	start := time.Now()
+	end, err := client.ServeLink(t.Context(), ServeLinkRequest{What: s.ID.String(), Address: "127.0.0.1", Expire: 1}, func(Event) {})
+	if err != nil || end.URL == "" || time.Since(start) < 900*time.Millisecond {
+		t.Errorf("ServeLink for a second = %+v, %v after %s", end, err, time.Since(start))
+	}
+	for _, req := range []ServeLinkRequest{{What: s.ID.String(), Expire: -1}, {What: s.ID.String(), Address: "0.0.0.0"},
+		{What: s.ID.String(), Address: "127.0.0.1", Receive: "relative"}, {What: "no such name", Address: "127.0.0.1"}} {
+		if _, err := client.ServeLink(t.Context(), req, func(Event) {}); err == nil {
+			t.Errorf("ServeLink(%+v) succeeds", req)
+		}
+	}
+}
