@@ -82,6 +82,7 @@ type app struct {
 	json    bool
 	quiet   bool
 	verbose int
+	log     *slog.Logger // of a daemon that was told where to log; else nil
 
 	code control.Code // of the first error that was reported
 }
@@ -142,6 +143,8 @@ content ID, fetched from whoever has them, and every byte is verified.`,
 		a.doctorCommand(),
 		a.configCommand(),
 		a.completionCommand(),
+		a.manCommand(),
+		a.serviceCommand(),
 		a.versionCommand(),
 	)
 	root.SetHelpCommand(a.helpCommand())
@@ -166,10 +169,12 @@ func (a *app) silenceLibraries() error {
 
 // logger is where our own packages log: nowhere, unless with -v.
 func (a *app) logger() *slog.Logger {
-	switch a.verbose {
-	case 0:
+	switch {
+	case a.log != nil:
+		return a.log
+	case a.verbose == 0:
 		return slog.New(slog.DiscardHandler)
-	case 1:
+	case a.verbose == 1:
 		return slog.New(slog.NewTextHandler(a.io.Err, nil))
 	}
 	return slog.New(slog.NewTextHandler(a.io.Err, &slog.HandlerOptions{Level: slog.LevelDebug}))

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -32,6 +34,7 @@ type setting struct {
 	key   string
 	kind  settingKind
 	usage string
+	about string // what config explains: why one would set it, and the default
 }
 
 type settingKind int
@@ -43,30 +46,59 @@ const (
 )
 
 // settingTable lists the settings in the order in which they are shown. The
-// flag of timeout is global; those of the others are networkFlags.
+// flag of timeout is global; those of the others are networkFlags, and of those that
+// only a daemon has daemonFlags.
 var settingTable = []setting{
-	{"listen", listSetting, "listen on this `MULTIADDR` (repeatable; default: all interfaces, on a kept port)"},
-	{"bootstrap", listSetting, "enter the DHT through this `MULTIADDR`, with /p2p/ID (repeatable)"},
-	{"peer", listSetting, "dial this `PEER`, IP:PORT or a multiaddr with /p2p/ID, and ask it first (repeatable)"},
-	{"no_lan", boolSetting, "no multicast in or out"},
-	{"lan_port", textSetting, "UDP `PORT` of the local network's groups (default 42042, and its neighbors' too)"},
-	{"no_dht", boolSetting, "no DHT"},
-	{"max_up", textSetting, "send at most `RATE` bytes of files a second, as 10M, 512K or 1.5MB (default: no limit)"},
-	{"max_down", textSetting, "receive at most `RATE` bytes of files a second (default: no limit)"},
-	{"max_repair", textSetting, "fetch at most `RATE` bytes a second for the groups' copies (default 100M)"},
-	{"scrub", textSetting, "read each copy again at least every `SPAN`, as 7d or 12h (default 7d)"},
-	{"alias", textSetting, "`NAME` of this peer for people on the local network"},
-	{"timeout", textSetting, ""},
+	{"listen", listSetting, "listen on this `MULTIADDR` (repeatable; default: all interfaces, on a kept port)",
+		"Where other peers reach this one. By default all interfaces, TCP and QUIC on one port that is drawn at the first start and kept. Name an address with port 0 to have a port drawn, loopback to be reached from this machine only."},
+	{"bootstrap", listSetting, "enter the DHT through this `MULTIADDR`, with /p2p/ID (repeatable)",
+		"Well-known peers through which the DHT is entered; none is built in. One that says dnsaddr is looked up in the DNS. Without any, peers are found on the local network, by links, and by peer."},
+	{"peer", listSetting, "dial this `PEER`, IP:PORT or a multiaddr with /p2p/ID, and ask it first (repeatable)",
+		"Peers that are dialled at start and asked first for every name and ID. An address without an ID is believed to be who answers there."},
+	{"no_lan", boolSetting, "no multicast in or out",
+		"Neither says hello on the local network nor listens there, and maps no port by multicast. By default it does."},
+	{"lan_port", textSetting, "UDP `PORT` of the local network's groups (default 42042, and its neighbors' too)",
+		"The UDP port of the local network's multicast groups. Peers with another one neither see nor hear this one."},
+	{"no_dht", boolSetting, "no DHT",
+		"Takes no part in either DHT: what is shared is found on the local network, by link and by peer only."},
+	{"max_up", textSetting, "send at most `RATE` bytes of files a second, as 10M, 512K or 1.5MB (default: no limit)",
+		"What of files goes to other peers, in bytes a second, shared fairly among them. p2pshare limits changes it until the peer stops."},
+	{"max_down", textSetting, "receive at most `RATE` bytes of files a second (default: no limit)",
+		"What of files comes from other peers, in bytes a second. p2pshare limits changes it until the peer stops."},
+	{"max_repair", textSetting, "fetch at most `RATE` bytes a second for the groups' copies (default 100M)",
+		"What the groups' copies may take of the network, in bytes a second, beside max_down: lower leaves more to people, higher is whole again sooner after a member was lost."},
+	{"scrub", textSetting, "read each copy again at least every `SPAN`, as 7d or 12h (default 7d)",
+		"How often each copy that is held for a group is read again and verified. Longer spares the disk, shorter finds what it has spoiled sooner."},
+	{"alias", textSetting, "`NAME` of this peer for people on the local network",
+		"What neighbors see beside this peer's ID. Anyone can call itself anything."},
+	{"metrics", textSetting, "serve Prometheus' metrics on loopback `ADDR` without a token",
+		"A port, or a loopback address with one. A daemon answers /metrics and /healthz there to whoever is on this machine; the control API answers the same to who has its token."},
+	{"pprof", boolSetting, "serve Go's profiles under /debug/pprof/ of the control API",
+		"For who looks for where time and memory go. They are told to who has the token, and slow the peer down only while they are taken."},
+	{"log_file", textSetting, "log to this `FILE`, and no longer to stderr",
+		"A daemon writes there what it would write to stderr, at most 16 MiB: then the file is renamed to FILE.1, in the place of the one before. Only this user may read it."},
+	{"log_level", textSetting, "log from this `LEVEL` on: debug, info, warn or error",
+		"How much a daemon logs. By default nothing without -v or log_file, and from info on with one of them."},
+	{"timeout", textSetting, "",
+		"After how long a command gives up; what it has done so far is kept. 0, the default, is never."},
 }
 
 func (s setting) flag() string { return strings.ReplaceAll(s.key, "_", "-") }
 func (s setting) env() string  { return "P2PSHARE_" + strings.ToUpper(s.key) }
 
 // networkFlags gives cmd the flags for running a peer.
-func networkFlags(cmd *cobra.Command) {
+func networkFlags(cmd *cobra.Command) { addFlagsOf(cmd, false) }
+
+// daemonFlags gives cmd the flags for running a peer that stays.
+func daemonFlags(cmd *cobra.Command) { addFlagsOf(cmd, true) }
+
+// daemonKeys are the settings that only a peer that stays has.
+var daemonKeys = []string{"metrics", "pprof", "log_file", "log_level"}
+
+func addFlagsOf(cmd *cobra.Command, daemon bool) {
 	for _, s := range settingTable {
 		switch {
-		case s.usage == "":
+		case s.usage == "" || !daemon && slices.Contains(daemonKeys, s.key):
 		case s.kind == listSetting:
 			cmd.Flags().StringArray(s.flag(), nil, s.usage)
 		case s.kind == boolSetting:
@@ -104,6 +136,10 @@ type settings struct {
 	maxRepair int64         // 0: the default
 	scrub     time.Duration // 0: the default
 	alias     string
+	metrics   netip.AddrPort // zero: none
+	pprof     bool
+	logFile   string        // absolute; empty: stderr
+	logLevel  *slog.Level   // nil: as -v says
 	timeout   time.Duration // 0: none
 }
 
@@ -297,7 +333,34 @@ func (s *settings) check() error {
 	if s.alias = s.values["alias"].text(); s.alias == "" {
 		s.alias, _ = os.Hostname() // a host without a name has none
 	}
+	if err := s.parseOperators(); err != nil {
+		return err
+	}
 	return s.parseTimeout()
+}
+
+// parseOperators reads what only a daemon has.
+func (s *settings) parseOperators() (err error) {
+	if text := s.values["metrics"].text(); text != "" {
+		if s.metrics, err = control.ParseMetricsAddr(text); err != nil {
+			return s.bad("metrics", text, err)
+		}
+	}
+	if s.pprof, err = s.parseBool("pprof"); err != nil {
+		return err
+	}
+	if text := s.values["log_file"].text(); text != "" {
+		if s.logFile, err = filepath.Abs(text); err != nil {
+			return s.bad("log_file", text, err)
+		}
+	}
+	if text := s.values["log_level"].text(); text != "" {
+		s.logLevel = new(slog.Level)
+		if s.logLevel.UnmarshalText([]byte(text)) != nil {
+			return s.bad("log_level", text, errors.New("not debug, info, warn or error"))
+		}
+	}
+	return nil
 }
 
 func (s *settings) parseScrub() (time.Duration, error) {
@@ -365,22 +428,70 @@ func (s *settings) parseTimeout() error {
 
 func (a *app) configCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "config",
-		Short: "Print every setting and where it comes from",
-		Args:  arguments("", 0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Use:   "config [KEY…]",
+		Short: "Print every setting and where it comes from, or explain some",
+		Long: `Print every setting and where it comes from: its flag, else its variable of the
+environment, else config.toml in the home, else the default. With KEYs, explain
+those settings.`,
+		Example: "  p2pshare config\n  p2pshare config max_up scrub",
+		Args:    arguments("KEYs of settings", 0, -1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, key := range args {
+				if !slices.Contains(settingKeys(), key) {
+					return usageOf(cmd, "unknown key %q", key).WithHint("known keys are %s", strings.Join(settingKeys(), ", "))
+				}
+			}
 			s, err := a.settle(cmd)
 			if err != nil {
 				return err
 			}
 			for _, row := range append([]setting{{key: "home"}}, settingTable...) {
-				a.printSetting(row, s.values[row.key])
+				switch {
+				case len(args) == 0:
+					a.printSetting(row, s.values[row.key])
+				case slices.Contains(args, row.key):
+					a.explainSetting(row, s.values[row.key])
+				}
 			}
 			return nil
 		},
 	}
-	networkFlags(cmd)
+	daemonFlags(cmd)
 	return cmd
+}
+
+// explainSetting tells what a setting is for.
+func (a *app) explainSetting(row setting, v value) {
+	if a.json {
+		a.emitLine(struct {
+			Key   string `json:"key"`
+			Kind  string `json:"kind"`
+			About string `json:"about"`
+			Flag  string `json:"flag"`
+			Env   string `json:"env"`
+		}{row.key, row.kind.String(), row.about, "--" + row.flag(), row.env()})
+		return
+	}
+	a.printSetting(row, v)
+	for _, line := range wrap(row.about, 76) {
+		fmt.Fprintf(a.out, "    %s\n", line)
+	}
+	fmt.Fprintf(a.out, "    In %s it is %s; else --%s, or %s.\n", configName, row.kind, row.flag(), row.env())
+}
+
+// wrap cuts text into lines of at most width bytes, but for longer words.
+func wrap(text string, width int) (lines []string) {
+	line := ""
+	for _, word := range strings.Fields(text) {
+		if line != "" && len(line)+1+len(word) > width {
+			lines, line = append(lines, line), ""
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	return append(lines, line)
 }
 
 func (a *app) printSetting(row setting, v value) {

@@ -18,7 +18,7 @@ keeps it announced, and does the work of every other command of this home.`,
 		Args: arguments("", 0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.runDaemon(cmd, needServing) },
 	}
-	networkFlags(cmd)
+	daemonFlags(cmd)
 	return cmd
 }
 
@@ -32,7 +32,7 @@ relay, and reachability tests for others. They name it with --bootstrap.`,
 		Args:    arguments("", 0, 0),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.runDaemon(cmd, needHelper) },
 	}
-	networkFlags(cmd)
+	daemonFlags(cmd)
 	return cmd
 }
 
@@ -43,6 +43,11 @@ func (a *app) runDaemon(cmd *cobra.Command, need need) error {
 	if err != nil {
 		return err
 	}
+	closeLog, err := a.openLog(s)
+	if err != nil {
+		return err
+	}
+	defer closeLog()
 	own, err := a.openAlone(cmd.Context(), s, need)
 	if err != nil {
 		return err
@@ -76,5 +81,8 @@ func (a *app) printReady(r *control.Ready) {
 	}
 	if r.API != "" {
 		a.say("api    %s", r.API)
+	}
+	if r.Metrics != "" {
+		a.say("stats  %s", r.Metrics)
 	}
 }

@@ -12,9 +12,10 @@ func (a *app) doctorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Look for what keeps this peer from others, and say what to do",
-		Long: `Look for what keeps this peer from others: so far on the local network, its
-interfaces, multicast and neighbors. Each finding that is not ok has a remedy.
-It exits with 1 when something fails.`,
+		Long: `Look for what keeps this peer from others: the local network with its interfaces,
+multicast and neighbors, the ports, the DHT, the NAT, the disk, the clock, watched
+shares, and the groups. Each finding that is not ok has a remedy. It exits with 1
+when something fails.`,
 		Args: arguments("", 0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := a.settle(cmd)

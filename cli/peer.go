@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"net/netip"
 	"path/filepath"
 	"sync"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/p2pshare/p2pshare/coord"
 	"github.com/p2pshare/p2pshare/node"
 	"github.com/p2pshare/p2pshare/share"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -43,10 +45,14 @@ func (a *app) openPeer(ctx context.Context, s *settings, need need) (_ *ownPeer,
 	if !offline {
 		entries = a.resolve(ctx, s.bootstrap)
 	}
+	var metrics *prometheus.Registry
+	if need.service == control.ServiceServing {
+		metrics = prometheus.NewRegistry()
+	}
 	p.node, err = node.New(ctx, node.Config{Dir: s.home, Role: need.role, Offline: offline,
 		Listen: s.listen, Bootstrap: entries, NoDHT: s.noDHT, NoMulticast: s.noLAN,
 		LANPort: s.lanPort, Alias: s.alias, Values: share.ValueRecords(),
-		UserAgent: "p2pshare/" + version(), Log: log})
+		UserAgent: "p2pshare/" + version(), Metrics: registerer(metrics), Log: log})
 	if err != nil {
 		return nil, err
 	}
@@ -63,8 +69,33 @@ func (a *app) openPeer(ctx context.Context, s *settings, need need) (_ *ownPeer,
 	}
 	p.control, err = control.Listen(control.Config{Home: s.home, Node: p.node, Library: p.library, Coord: p.coord,
 		Service: need.service, TCP: need.service == control.ServiceServing, Peers: s.peers,
+		Metrics: gatherer(metrics), MetricsAddr: s.metricsAddr(need), Pprof: s.pprof,
 		Alias: s.alias, Version: version(), Log: log})
 	return p, err
+}
+
+// metricsAddr is where metrics are served without a token: by a peer that stays.
+func (s *settings) metricsAddr(need need) netip.AddrPort {
+	if need.service != control.ServiceServing {
+		return netip.AddrPort{}
+	}
+	return s.metrics
+}
+
+// registerer and gatherer are both sides of r; nil, and not an interface that holds
+// nil, where there is none.
+func registerer(r *prometheus.Registry) prometheus.Registerer {
+	if r == nil {
+		return nil
+	}
+	return r
+}
+
+func gatherer(r *prometheus.Registry) prometheus.Gatherer {
+	if r == nil {
+		return nil
+	}
+	return r
 }
 
 // run runs the peer for the length of fn, and closes it. fn is called once the
@@ -151,7 +182,7 @@ func (p *ownPeer) close() error {
 
 // ready is what is told once the peer listens.
 func (p *ownPeer) ready() *control.Ready {
-	return &control.Ready{PeerID: p.node.ID(), Addrs: control.FullAddrs(p.node), API: p.control.URL()}
+	return &control.Ready{PeerID: p.node.ID(), Addrs: control.FullAddrs(p.node), API: p.control.URL(), Metrics: p.control.MetricsURL()}
 }
 
 // resolveTimeout bounds the DNS lookups of bootstrap addresses that have no

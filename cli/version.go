@@ -8,9 +8,15 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is this build's: the module's version for an installed one, else the
+// stamped is the version of a release: package release has the linker set it.
+var stamped string
+
+// version is this build's: what it was stamped with, else the module's version for an installed one, else the
 // commit it was built from.
 func version() string {
+	if stamped != "" {
+		return stamped
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

@@ -32,6 +32,7 @@ import (
 	"github.com/libp2p/go-libp2p/x/rate"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // dialTimeout bounds one dial attempt: addresses from the DHT are often of
@@ -70,7 +71,7 @@ func (n *Node) newHost() (host.Host, error) {
 		libp2p.ResourceManager(resources),
 		libp2p.ConnectionManager(conns),
 		libp2p.UserAgent(agent),
-		libp2p.DisableMetrics(),
+		metrics(n.cfg.Metrics),
 		libp2p.SwarmOpts(swarm.WithDialTimeout(dialTimeout), swarm.WithDialRanker(rank)),
 	}
 	opts = append(opts, n.reachOptions()...)
@@ -79,6 +80,14 @@ func (n *Node) newHost() (host.Host, error) {
 		return nil, fmt.Errorf("start libp2p host: %w", err)
 	}
 	return h, nil
+}
+
+// metrics has libp2p count what it does, or not.
+func metrics(r prometheus.Registerer) libp2p.Option {
+	if r == nil {
+		return libp2p.DisableMetrics()
+	}
+	return libp2p.PrometheusRegisterer(r)
 }
 
 // muxer is yamux with fewer and larger steps: messages of 1 MiB save a fifth of

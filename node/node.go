@@ -35,6 +35,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -98,6 +99,10 @@ type Config struct {
 
 	// UserAgent is what identify tells others. Empty: "p2pshare".
 	UserAgent string
+
+	// Metrics is where libp2p's own metrics are registered. Nil: they are not
+	// counted.
+	Metrics prometheus.Registerer
 
 	// Host is a ready libp2p host to use instead of building one: for tests on
 	// a mock network. Its identity must be an Ed25519 key in its peerstore;

@@ -64,6 +64,7 @@ func (a *adding) hashOnce(ctx context.Context, path string, parallel bool, open 
 	start := time.Now()
 	id, outboard, err := hashContent(ctx, f, before.size, parallel, func(n int) {
 		a.hashed.Add(int64(n))
+		a.library.counts.hashed.Add(int64(n))
 		a.progress.add(int64(n))
 	})
 	if err != nil {

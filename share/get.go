@@ -129,6 +129,11 @@ func (l *Library) Get(ctx context.Context, w What, o GetOptions) (Got, error) {
 	ticking.Wait()
 	m.flush()
 
+	if err == nil {
+		l.counts.done.Add(1)
+	} else {
+		l.counts.failed.Add(1)
+	}
 	got.Took = time.Since(start)
 	got.Sources, got.Corrupt, got.CorruptMirrors = g.crowd.report()
 	for _, p := range g.liars {

@@ -16,12 +16,14 @@ const liarsMax = 10_000
 type liars struct {
 	mu     sync.Mutex
 	byPeer map[peer.ID]*CorruptError // guarded by mu: what each did first
+	lies   int64                     // guarded by mu
 }
 
 // add remembers what a peer did.
 func (l *liars) add(bad *CorruptError) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.lies++
 	if l.byPeer[bad.Peer] == nil && len(l.byPeer) < liarsMax && bad.Peer != "" {
 		l.byPeer[bad.Peer] = bad
 	}

@@ -22,6 +22,8 @@ const LimitMin = 16 << 10
 type limiter struct {
 	slots bool // a peer asks admit first; set before any use
 
+	moved atomic.Int64 // bytes that have passed
+
 	on    atomic.Bool  // a look at it is all that no limit costs
 	rate  atomic.Int64 // bytes a second; 0: no limit
 	piece atomic.Int64 // bytes of one turn at most
@@ -180,10 +182,16 @@ func (p *pacedStream) SetWriteDeadline(t time.Time) error {
 
 // Read reads a piece, and pays for it before it returns.
 func (p *pacedStream) Read(b []byte) (int, error) {
-	if p.down == nil || !p.down.on.Load() {
+	if p.down == nil {
 		return p.Stream.Read(b)
 	}
+	if !p.down.on.Load() {
+		n, err := p.Stream.Read(b)
+		p.down.moved.Add(int64(n))
+		return n, err
+	}
 	n, err := p.Stream.Read(b[:min(len(b), int(p.down.piece.Load()))])
+	p.down.moved.Add(int64(n))
 	if n > 0 {
 		waited := p.down.wait(p.done, p.Peer(), n)
 		p.heldBack += waited
@@ -199,6 +207,7 @@ func (p *pacedStream) Write(b []byte) (written int, err error) {
 	if p.up == nil {
 		return p.Stream.Write(b)
 	}
+	defer func() { p.up.moved.Add(int64(written)) }()
 	for written < len(b) && err == nil && p.up.on.Load() {
 		piece := b[written:min(len(b), written+int(p.up.piece.Load()))]
 		if waited := p.up.wait(p.done, p.Peer(), len(piece)); waited > 0 && !p.writeBy.IsZero() {

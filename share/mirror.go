@@ -126,6 +126,9 @@ func (a *mirrorAnswer) read(data []byte) error {
 		if err != nil {
 			return err
 		}
+		if a.of.down != nil {
+			a.of.down.moved.Add(int64(len(piece)))
+		}
 		left = max(left-time.Since(begun), 1)
 		if limited {
 			a.of.down.wait(a.ctx.Done(), peer.ID(a.of.url), len(piece))

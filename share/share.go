@@ -276,6 +276,7 @@ type Library struct {
 
 	watcher   watcher
 	cache     *cache // of readers
+	counts    counts
 	transfers transfers
 	asking    lately
 	liars     liars

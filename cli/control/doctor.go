@@ -30,8 +30,16 @@ func (s *Server) examine(w http.ResponseWriter, r *http.Request) {
 		}
 		status = s.cfg.Node.LANStatus()
 	}
+	s.enterBriefly(r.Context())
+	findings := examineLAN(status, s.cfg.Node.Neighbors(), since, s.listenPorts())
+	findings = append(findings, examinePorts(s.cfg.Node.Addrs(), s.cfg.Node.Role()))
+	findings = append(findings, examineDHT(s.cfg.Node.HasDHT(), s.cfg.Node.BootstrapPeers(), s.cfg.Node.DHTPeers()))
+	findings = append(findings, examineNAT(s.cfg.Node.Reachability(), s.cfg.Node.HasDHT(), s.cfg.Node.Addrs(), s.cfg.Service >= ServiceServing))
+	findings = append(findings, examineDisk(s.cfg.Library.Usage(), s.cfg.Home))
+	findings = append(findings, s.examineWatches(r.Context())...)
+	findings = append(findings, s.examineGroups(r.Context())...)
 	out := newStream(w, r, contentTypeLines)
-	for _, f := range examineLAN(status, s.cfg.Node.Neighbors(), since, s.listenPorts()) {
+	for _, f := range findings {
 		if out.sendLine(f) != nil {
 			return
 		}

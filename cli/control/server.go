@@ -31,6 +31,9 @@
 //	GET    /api/v1/status                    → Status
 //	POST   /api/v1/serve-link ServeLinkRequest → lines: serving, received, expired | error
 //	GET    /api/v1/id                        → Hello
+//	GET    /metrics                          → Prometheus' text format
+//	GET    /healthz                          → ok, or 503 and what is wrong
+//	GET    /debug/pprof/                     → Go's profiles, with --pprof
 //
 // Contents are at /b3/HASH and /name/NAME; see gateway.go.
 //
@@ -49,9 +52,11 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -62,6 +67,7 @@ import (
 	"github.com/p2pshare/p2pshare/coord"
 	"github.com/p2pshare/p2pshare/node"
 	"github.com/p2pshare/p2pshare/share"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -79,6 +85,13 @@ type Config struct {
 	Service Service
 	// TCP opens the loopback TCP side too, on a drawn port.
 	TCP bool
+	// Metrics is what libp2p has registered, for GET /metrics; nil: nothing.
+	Metrics prometheus.Gatherer
+	// MetricsAddr is where /metrics and /healthz are served without a token, as
+	// ParseMetricsAddr reads it; zero: nowhere.
+	MetricsAddr netip.AddrPort
+	// Pprof serves Go's profiles under /debug/pprof/, to who has the token.
+	Pprof bool
 	// Peers are asked first in every search, after those of the request. One
 	// without an ID is learnt.
 	Peers []peer.AddrInfo
@@ -95,6 +108,7 @@ type Server struct {
 	started   time.Time
 	unix      net.Listener
 	tcp       net.Listener // nil without Config.TCP
+	open      net.Listener // of Config.MetricsAddr, or nil
 	token     string
 	transfers transfers
 	recording sync.Mutex // one writer of transfersName at a time
@@ -123,7 +137,20 @@ func Listen(cfg Config) (_ *Server, err error) {
 			return nil, err
 		}
 	}
+	if cfg.MetricsAddr.IsValid() {
+		if s.open, err = net.Listen("tcp", cfg.MetricsAddr.String()); err != nil {
+			return nil, fmt.Errorf("listen for metrics: %w", err)
+		}
+	}
 	return s, nil
+}
+
+// MetricsURL is where metrics are served without a token; empty: nowhere.
+func (s *Server) MetricsURL() string {
+	if s.open == nil {
+		return ""
+	}
+	return "http://" + s.open.Addr().String() + pathMetrics
 }
 
 // URL is the address of the TCP side, as http://127.0.0.1:4711; empty when
@@ -145,6 +172,9 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.tcp != nil {
 		port := strconv.Itoa(s.tcp.Addr().(*net.TCPAddr).Port)
 		serve(ctx, g, s.tcp, &guard{hosts: []string{"127.0.0.1:" + port, "localhost:" + port}, token: s.token, next: api})
+	}
+	if s.open != nil {
+		s.serveMetrics(ctx, g, s.open)
 	}
 	return g.Wait()
 }
@@ -180,6 +210,9 @@ func serve(ctx context.Context, g *errgroup.Group, l net.Listener, h http.Handle
 func (s *Server) Close() error {
 	if s.tcp != nil {
 		s.tcp.Close()
+	}
+	if s.open != nil {
+		s.open.Close()
 	}
 	if s.unix != nil {
 		s.unix.Close()
@@ -220,5 +253,9 @@ func (s *Server) routes(ctx context.Context, g *errgroup.Group) http.Handler {
 	mux.HandleFunc("GET "+pathID, s.id)
 	mux.HandleFunc("POST "+pathServeLink, s.serveLink)
 	newGateway(s).serveOn(mux)
+	s.operate(mux)
+	if s.cfg.Pprof {
+		profile(mux)
+	}
 	return mux
 }

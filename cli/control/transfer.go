@@ -243,3 +243,15 @@ func (t *transfer) line() *Transfer {
 	}
 	return line
 }
+
+// running is how many gets are under way.
+func (t *transfers) running() (count int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, x := range t.list {
+		if x.state == TransferRunning {
+			count++
+		}
+	}
+	return count
+}

@@ -302,6 +302,8 @@ type Ready struct {
 	PeerID peer.ID  `json:"peer_id"`
 	Addrs  []string `json:"addrs"`         // full multiaddrs, with /p2p/ID
 	API    string   `json:"api,omitempty"` // as http://127.0.0.1:4711, without the token
+
+	Metrics string `json:"metrics,omitempty"` // the URL that needs no token, with --metrics
 }
 
 // Listed is one line of GET /shares and GET /entries.
