@@ -52,6 +52,12 @@ type Meant struct {
 	hints hints
 }
 
+// NewMeant is what somebody says that a content is, to be opened without a Look. The
+// peers are asked first; size is -1 when nobody tells.
+func NewMeant(n Name, id content.ID, k Kind, size int64, peers ...peer.AddrInfo) Meant {
+	return Meant{Name: n, ID: id, Kind: k, Size: size, hints: hints{peers: peers}}
+}
+
 // String is the name, safe for a terminal, or the ID of what has none.
 func (m Meant) String() string { return cmp.Or(Escape(string(m.Name)), m.ID.String()) }
 
@@ -175,6 +181,9 @@ func (l *Library) OpenMeant(ctx context.Context, m Meant, o OpenOptions) (*Reade
 
 // openContent opens a content as it is, a directory as its listing.
 func (l *Library) openContent(ctx context.Context, m Meant, o OpenOptions) (*Reader, error) {
+	if l.book.blocked("", m.ID) {
+		return nil, fmt.Errorf("%s is blocked: %w", m.ID, ErrRefused)
+	}
 	r := &Reader{library: l, ctx: ctx, name: m.Name, id: m.ID, index: -1, stallMax: o.stallMax(), hints: m.hints, kind: m.Kind}
 	h, outboard, err := l.openHere(ctx, m.ID)
 	if err == nil {

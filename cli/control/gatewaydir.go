@@ -31,6 +31,8 @@ type row struct {
 	dir  bool
 	size int64
 	path share.Path
+	// entry is the file itself; of a directory it says nothing.
+	entry share.Entry
 }
 
 // page answers with a page about a directory: names as text, links to what is inside, and
@@ -140,7 +142,7 @@ func children(entries func(func(share.Entry, error) bool), in share.Path, fn fun
 		if in != "" {
 			p = in + "/" + p
 		}
-		return fn(row{name: name, dir: below || e.Kind == share.KindDir, size: e.Size, path: p})
+		return fn(row{name: name, dir: below || e.Kind == share.KindDir, size: e.Size, path: p, entry: e})
 	})
 	return failed
 }

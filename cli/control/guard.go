@@ -24,6 +24,9 @@ type guard struct {
 
 func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if e := g.check(r); e != nil {
+		if e.status == http.StatusUnauthorized && isDrive(r) {
+			w.Header().Set("WWW-Authenticate", `Basic realm="p2pshare: the password is the text of api.token", charset="UTF-8"`)
+		}
 		writeErrorStatus(w, e.status, e.Error)
 		return
 	}
@@ -46,7 +49,7 @@ func (g *guard) check(r *http.Request) *refusal {
 		if !g.originAllowed(r.Header.Values("Origin")) {
 			return &refusal{Errorf(CodeRefused, "requests from other origins are refused"), http.StatusForbidden}
 		}
-		if !tokenExempt(r) && !g.authorized(r.Header.Get("Authorization")) {
+		if !tokenExempt(r) && !g.authorized(r.Header.Get("Authorization")) && !g.authorizedDrive(r) {
 			return &refusal{Errorf(CodeRefused, "a bearer token is needed").
 				WithHint("send Authorization: Bearer with the text of %s in the home", tokenName), http.StatusUnauthorized}
 		}
@@ -81,4 +84,16 @@ func (g *guard) originAllowed(origins []string) bool {
 func (g *guard) authorized(header string) bool {
 	token, ok := strings.CutPrefix(header, "Bearer ")
 	return ok && g.token != "" && subtle.ConstantTimeCompare([]byte(token), []byte(g.token)) == 1
+}
+
+// authorizedDrive lets file managers log in to the drive: they know Basic only. The
+// password is the token. A page elsewhere can't have a browser send it: what a browser
+// remembers of it goes with requests of this origin, and the drive changes nothing.
+func (g *guard) authorizedDrive(r *http.Request) bool {
+	_, password, ok := r.BasicAuth()
+	return ok && isDrive(r) && g.authorized("Bearer "+password)
+}
+
+func isDrive(r *http.Request) bool {
+	return r.URL.Path == drivePath || strings.HasPrefix(r.URL.Path, drivePath+"/")
 }

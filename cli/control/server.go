@@ -35,7 +35,8 @@
 //	GET    /healthz                          → ok, or 503 and what is wrong
 //	GET    /debug/pprof/                     → Go's profiles, with --pprof
 //
-// Contents are at /b3/HASH and /name/NAME; see gateway.go.
+// Contents are at /b3/HASH and /name/NAME, see gateway.go, and as a WebDAV tree at /dav,
+// see drive.go.
 //
 // Lines are JSON objects; see Event. In an answer of the type
 // application/vnd.p2pshare.frames each data line is followed by as many raw
@@ -252,7 +253,9 @@ func (s *Server) routes(ctx context.Context, g *errgroup.Group) http.Handler {
 	mux.HandleFunc("GET "+pathStatus, s.status)
 	mux.HandleFunc("GET "+pathID, s.id)
 	mux.HandleFunc("POST "+pathServeLink, s.serveLink)
-	newGateway(s).serveOn(mux)
+	contents := newGateway(s)
+	contents.serveOn(mux)
+	newDrive(s, contents).serveOn(mux)
 	s.operate(mux)
 	if s.cfg.Pprof {
 		profile(mux)
