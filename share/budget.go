@@ -6,40 +6,52 @@ import "sync"
 // which a lookup needs some ten, questions to peers that have a word, and probes.
 const (
 	searchMessagesMax = 40
-	lookupMessagesMax = 16 // of one lookup
-	probesMax         = 4
+	lookupMessagesMax = 16 // of all lookups
+	probesMax         = 3
+	// refundsMax is how many peers that can't be dialled do not count: nothing was sent
+	// to them.
+	refundsMax = 24
 )
 
 // budget counts the messages of one search. Its methods are safe for concurrent use.
 type budget struct {
 	mu       sync.Mutex // guards all below
 	sent     int
-	lookup   int // sent by the lookup that runs, or ran last
-	reserved int // for it
+	reserved int // for lookups
+	refunds  int
 	denied   bool
 }
 
-// newBudget reserves what one lookup may need.
+// newBudget reserves what lookups may need.
 func newBudget() *budget { return &budget{reserved: lookupMessagesMax} }
 
 // forLookup reports whether a lookup may send a message, and counts it.
 func (b *budget) forLookup() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.reserved == 0 && b.sent >= searchMessagesMax-probesMax || b.lookup >= lookupMessagesMax {
+	if b.reserved == 0 {
 		return false
 	}
 	b.sent++
-	b.lookup++
-	b.reserved = max(0, b.reserved-1)
+	b.reserved--
 	return true
 }
 
-// endLookup gives back what a lookup did not need; another may follow.
+// endLookup gives back what lookups did not need.
 func (b *budget) endLookup() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.lookup, b.reserved = 0, 0
+	b.reserved = 0
+}
+
+// refund gives back what was meant for a peer that could not be dialled.
+func (b *budget) refund() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.refunds < refundsMax {
+		b.refunds++
+		b.sent--
+	}
 }
 
 // forPeer reports whether another peer may be asked, and counts that.

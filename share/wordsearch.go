@@ -134,7 +134,6 @@ type seeking struct {
 	asked    map[peer.ID]bool        // or being asked
 	networks map[netip.Prefix]int    // how many peers the DHTs named are asked in each
 	waiting  []peer.AddrInfo         // named by the DHTs, and not asked yet
-	named    int                     // by the DHTs
 	left     int                     // named by anybody and never asked
 	late     int                     // did not answer in time
 	cut      int                     // told that they have more
@@ -265,17 +264,12 @@ func (s *seeking) askLAN(ctx context.Context, g *errgroup.Group) {
 // keys are words to look by, the one that looks the rarest first: what is meant has
 // the first, or where there are several alternatives, one of them.
 func (s *seeking) keys() []string {
+	alternatives := s.lookups()
+	if len(alternatives) == 1 {
+		return alternatives[0][:1]
+	}
 	var firsts []string
-	alternatives := s.query.keyWords()
 	for _, words := range alternatives {
-		counts, err := s.library.catalog.countWords(words)
-		if err != nil {
-			s.library.log.Warn("count words", "err", err)
-		}
-		words = rarest(words, func(w string) int { return counts[w] })
-		if len(alternatives) == 1 {
-			return words[:1]
-		}
 		firsts = append(firsts, words[0])
 	}
 	return firsts
@@ -288,19 +282,26 @@ func wordKeys(words []string) (keys []multihash.Multihash) {
 	return keys
 }
 
-// lookups are the words that the DHTs are asked for, one after another while they name
-// nobody: a node that has many words does not announce the commonest.
-func (s *seeking) lookups() []string {
+// lookups are the alternatives of words by which what is meant is found, in each the
+// word that looks the rarest first.
+func (s *seeking) lookups() [][]string {
 	alternatives := s.query.keyWords()
-	if len(alternatives) > 1 {
-		return s.keys()
+	for i, words := range alternatives {
+		counts, err := s.library.catalog.countWords(words)
+		if err != nil { // the order matters little
+			s.library.log.Warn("count words", "err", err)
+		}
+		alternatives[i] = rarest(words, func(w string) int { return counts[w] })
 	}
-	counts, _ := s.library.catalog.countWords(alternatives[0]) // their order matters little
-	return rarest(alternatives[0], func(w string) int { return counts[w] })
+	return alternatives
 }
 
-// askDHT asks the providers of the word that looks the rarest. The first of each
-// network is asked at once, and the others when all are known, in turns.
+// lookupWordsMax is how many words the DHTs are asked for: who is named for all of them
+// is likelier to have what is meant.
+const lookupWordsMax = 3
+
+// askDHT asks the DHTs who has the words, and then of those who have all of them the
+// first of each network at once, and the others in turns when all are known.
 func (s *seeking) askDHT(ctx context.Context, g *errgroup.Group) {
 	defer s.budget.endLookup()
 	if !s.library.node.WaitDHT(ctx) {
@@ -310,60 +311,125 @@ func (s *seeking) askDHT(ctx context.Context, g *errgroup.Group) {
 	s.mu.Lock()
 	s.report.dht, s.report.dhtPeers = true, s.library.node.DHTPeers()
 	s.mu.Unlock()
-	several := len(s.query.keyWords()) > 1
-	for _, word := range s.lookups() {
-		s.lookUp(ctx, word, g)
-		s.budget.endLookup()
-		s.mu.Lock()
-		enough := s.named > 0 && !several
-		s.mu.Unlock()
-		if enough || ctx.Err() != nil {
-			break
-		}
+	words, need := s.lookups(), 1
+	if len(words) == 1 {
+		words = slices.Collect(slices.Chunk(words[0][:min(len(words[0]), lookupWordsMax)], 1))
+		need = len(words)
 	}
+	p := providers{need: need, at: map[peer.ID]*provider{}, perWord: make([]int, len(words))}
+	var lookups errgroup.Group
+	for i, w := range words[:min(len(words), lookupWordsMax)] {
+		lookups.Go(func() error {
+			s.lookUp(ctx, w[0], i, &p, g)
+			return nil
+		})
+	}
+	lookups.Wait()
+	s.budget.endLookup()
 	s.trail.note("DHT", func(*Tried) {})
-	for {
-		p, ok := s.nextWaiting()
-		if !ok {
-			return
-		}
-		if !s.budget.forPeer() {
-			s.leave(1)
-			continue
-		}
+	s.mu.Lock()
+	s.waiting = p.rest()
+	s.mu.Unlock()
+	for range askParallel {
 		g.Go(func() error {
-			s.askCounted(ctx, p, whereDHT)
+			s.askWaiting(ctx)
 			return nil
 		})
 	}
 }
 
-func (s *seeking) lookUp(ctx context.Context, word string, g *errgroup.Group) {
+// provider is one peer that the DHTs name for some of the words.
+type provider struct {
+	peer.AddrInfo
+	words int
+	taken bool // asked at once
+}
+
+// providers are those that the DHTs name. They are guarded by seeking.mu.
+type providers struct {
+	need    int // how many words one should have
+	at      map[peer.ID]*provider
+	order   []peer.ID
+	perWord []int // how many are named for each
+}
+
+// othersMax is how many providers of some of the words are asked: a node with very many
+// words does not announce its commonest, and a record may have been lost.
+const othersMax = 8
+
+// rest are those to be asked still: who has all words, and some others that have the
+// most.
+func (p *providers) rest() (rest []peer.AddrInfo) {
+	var others []*provider
+	for _, id := range p.order {
+		switch k := p.at[id]; {
+		case k.taken:
+		case k.words >= p.need:
+			rest = append(rest, k.AddrInfo)
+		default:
+			others = append(others, k)
+		}
+	}
+	slices.SortStableFunc(others, func(a, b *provider) int { return b.words - a.words })
+	for _, k := range others[:min(len(others), othersMax)] {
+		rest = append(rest, k.AddrInfo)
+	}
+	return rest
+}
+
+// lookUp asks the DHTs for the i-th word.
+func (s *seeking) lookUp(ctx context.Context, word string, i int, all *providers, g *errgroup.Group) {
 	for p := range s.library.node.FindProvidersWithin(ctx, WordKey(word), s.budget.forLookup) {
 		s.trail.note("DHT", func(e *Tried) { e.Count++ })
-		s.meter.sources(s.note(1))
+		s.trail.found(p, foundDHT)
 		s.mu.Lock()
-		s.named++
-		tooMany := s.named > providersMax
-		s.mu.Unlock()
+		all.perWord[i]++
+		tooMany := all.perWord[i] > providersMax
+		k := all.at[p.ID]
+		if k == nil && !tooMany {
+			k = &provider{AddrInfo: p}
+			all.at[p.ID] = k
+			all.order = append(all.order, p.ID)
+			s.report.announced++
+		}
 		if tooMany {
-			s.leave(1)
+			s.left++
+			s.mu.Unlock()
 			return
 		}
-		if !s.begin(p.ID) {
+		k.words++
+		now := k.words == all.need && !s.asked[p.ID] && s.networks[networkSaid(p)] == 0
+		if now = now && s.budget.forPeer(); now {
+			k.taken, s.asked[p.ID] = true, true
+			s.networks[networkSaid(p)]++
+		}
+		announced := s.report.announced
+		s.mu.Unlock()
+		s.meter.sources(announced)
+		if now {
+			g.Go(func() error {
+				s.askCounted(ctx, p, whereDHT)
+				return nil
+			})
+		}
+	}
+}
+
+// askWaiting asks those that wait, one after another.
+func (s *seeking) askWaiting(ctx context.Context) {
+	for {
+		p, ok := s.nextWaiting()
+		if !ok || !s.begin(p.ID) {
+			if !ok {
+				return
+			}
 			continue
 		}
-		s.trail.found(p, foundDHT)
-		if !s.newNetwork(p) || !s.budget.forPeer() {
-			s.mu.Lock()
-			s.waiting = append(s.waiting, p)
-			s.mu.Unlock()
+		if !s.budget.forPeer() {
+			s.leave(1)
 			continue
 		}
-		g.Go(func() error {
-			s.askCounted(ctx, p, whereDHT)
-			return nil
-		})
+		s.askCounted(ctx, p, whereDHT)
 	}
 }
 
@@ -375,18 +441,6 @@ func networkSaid(p peer.AddrInfo) netip.Prefix {
 		}
 	}
 	return netip.Prefix{}
-}
-
-// newNetwork counts p in its network, and reports whether it is the first there.
-func (s *seeking) newNetwork(p peer.AddrInfo) bool {
-	n := networkSaid(p)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.networks[n] > 0 {
-		return false
-	}
-	s.networks[n]++
-	return true
 }
 
 // nextWaiting takes one that waits, of a network of which the fewest are asked.
@@ -458,6 +512,7 @@ func (s *seeking) askCounted(ctx context.Context, p peer.AddrInfo, where string)
 	ctx, cancel := context.WithTimeout(ctx, askMax)
 	defer cancel()
 	if err := s.library.node.Dial(ctx, p); err != nil {
+		s.budget.refund()
 		s.failed(p.ID, err)
 		return
 	}
