@@ -25,10 +25,9 @@ import (
 )
 
 const (
-	lookupParallel = 3               // requests at a time, in one DHT; α of the Kademlia paper
-	lookupClosest  = 3               // a lookup ends when that many, the closest known, have answered
-	lookupHeardMax = 20              // peers of one answer that are taken up: as many as there should be
-	lookupWait     = 2 * time.Second // for one answer
+	lookupParallel = 3           // requests at a time, in one DHT; α of the Kademlia paper
+	lookupHeardMax = 20          // peers of one answer that are taken up: as many as there should be
+	lookupWait     = time.Second // for one answer: three round trips between the ends of the Earth
 	// lookupAnswerMax is the largest answer that is read: network.MessageSizeMax, as
 	// kad-dht's own.
 	lookupAnswerMax = 4 << 20
@@ -36,13 +35,13 @@ const (
 
 // FindProvidersWithin asks both DHTs who provides key, and yields peers as they are
 // found, each once, as [Node.FindProviders] does. That one asks twenty peers of each
-// DHT or more, so as to find all there are; this one asks the three closest to the
-// key, and on the way to them no more than sent allows: it is called before each
-// request, also from several goroutines, and false ends the lookup.
+// DHT or more, so as to find all there are; this one ends when the closest to the key,
+// so many, have answered, and asks no more on the way to them than sent allows: it is
+// called before each request, also from several goroutines, and false ends the lookup.
 //
 // Source: Maymounkov and Mazières, "Kademlia", 2002, section 2.3; FIND_VALUE with
 // libp2p's GET_PROVIDERS (specs, kad-dht).
-func (n *Node) FindProvidersWithin(ctx context.Context, key mh.Multihash, sent func() bool) iter.Seq[peer.AddrInfo] {
+func (n *Node) FindProvidersWithin(ctx context.Context, key mh.Multihash, closest int, sent func() bool) iter.Seq[peer.AddrInfo] {
 	return func(yield func(peer.AddrInfo) bool) {
 		if n.dht == nil {
 			return
@@ -55,7 +54,7 @@ func (n *Node) FindProvidersWithin(ctx context.Context, key mh.Multihash, sent f
 			{dht: n.dht.dual.WAN, protocol: protocolPrefix + "/kad/1.0.0", accept: publicAddrs},
 			{dht: n.dht.dual.LAN, protocol: protocolPrefix + dualLAN, accept: lanAddrs},
 		} {
-			l.node, l.key, l.sent, l.found = n, key, sent, found
+			l.node, l.key, l.closest, l.sent, l.found = n, key, closest, sent, found
 			lookups.Go(func() { l.run(ctx) })
 		}
 		ended := make(chan struct{})
@@ -101,6 +100,7 @@ type lookup struct {
 	protocol protocol.ID
 	accept   func([]ma.Multiaddr) []ma.Multiaddr
 	key      mh.Multihash
+	closest  int
 	sent     func() bool
 	found    chan<- peer.AddrInfo
 
@@ -154,7 +154,7 @@ func (l *lookup) next() (next []peer.ID) {
 		}
 	}
 	closest := kb.SortClosestPeers(alive, kb.ConvertKey(string(l.key)))
-	for _, p := range closest[:min(len(closest), lookupClosest)] {
+	for _, p := range closest[:min(len(closest), l.closest)] {
 		if l.state[p] == stateHeard && len(next) < lookupParallel && !l.over {
 			if l.over = !l.sent(); l.over {
 				break

@@ -3,11 +3,10 @@ package share
 import "sync"
 
 // What one search by words may ask, in messages: requests to peers of the DHTs, of
-// which a lookup needs some ten, questions to peers that have a word, and probes.
+// which lookups of three words need seven in a small network, and questions to peers.
 const (
 	searchMessagesMax = 40
 	lookupMessagesMax = 16 // of all lookups
-	probesMax         = 3
 	// refundsMax is how many peers that can't be dialled do not count: nothing was sent
 	// to them.
 	refundsMax = 24
@@ -58,19 +57,8 @@ func (b *budget) refund() {
 func (b *budget) forPeer() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.sent+b.reserved >= searchMessagesMax-probesMax {
+	if b.sent+b.reserved >= searchMessagesMax {
 		b.denied = b.denied || b.reserved == 0
-		return false
-	}
-	b.sent++
-	return true
-}
-
-// forProbe reports whether a content may be probed, and counts that.
-func (b *budget) forProbe() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.sent >= searchMessagesMax {
 		return false
 	}
 	b.sent++

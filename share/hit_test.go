@@ -100,7 +100,7 @@ func TestBudget(t *testing.T) {
 	for b.forPeer() {
 		asked++
 	}
-	if want := searchMessagesMax - probesMax - lookupMessagesMax; asked != want || b.short() {
+	if want := searchMessagesMax - lookupMessagesMax; asked != want || b.short() {
 		t.Errorf("%d peers are asked before the lookup, want %d; short %v", asked, want, b.short())
 	}
 	for range lookupMessagesMax {
@@ -115,12 +115,7 @@ func TestBudget(t *testing.T) {
 	if b.forPeer() || b.forLookup() || !b.short() {
 		t.Errorf("more is asked than there is")
 	}
-	for range probesMax {
-		if !b.forProbe() {
-			t.Fatal("no probe")
-		}
-	}
-	if b.forProbe() || b.count() != searchMessagesMax {
+	if b.count() != searchMessagesMax {
 		t.Errorf("%d messages, want %d", b.count(), searchMessagesMax)
 	}
 
@@ -131,7 +126,13 @@ func TestBudget(t *testing.T) {
 	b.endLookup()
 	for asked = 0; b.forPeer(); asked++ {
 	}
-	if want := searchMessagesMax - probesMax - 3; asked != want {
+	if want := searchMessagesMax - 3; asked != want {
 		t.Errorf("%d peers are asked after a short lookup, want %d", asked, want)
+	}
+	for range refundsMax + 5 { // who can't be dialled was sent nothing
+		b.refund()
+	}
+	if want := searchMessagesMax - refundsMax; b.count() != want {
+		t.Errorf("%d messages after refunds, want %d", b.count(), want)
 	}
 }

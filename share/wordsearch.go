@@ -28,7 +28,8 @@ const (
 	// providersMax is how many providers of a word are looked at, to choose from them
 	// whom to ask: a word can be flooded.
 	providersMax = 512
-	// probeWait bounds the probes of one search together.
+	// probesMax is how many of the best are probed, and probeWait bounds all of that.
+	probesMax = 3
 	probeWait = 2 * time.Second
 )
 
@@ -44,7 +45,7 @@ type SearchOptions struct {
 type SearchResult struct {
 	Hits     []Hit // best first; see rankHits
 	Asked    int   // peers that answered
-	Messages int   // that were sent to peers: requests of the DHT, questions, probes; 40 at most
+	Messages int   // that were sent to peers: requests of the DHT and questions; 40 at most
 	// Partial says in what respect there may be more, one reason each, safe for a
 	// terminal; empty: all that were found were asked, and told all.
 	Partial []string
@@ -377,9 +378,20 @@ func (p *providers) rest() (rest []peer.AddrInfo) {
 	return rest
 }
 
+// How many peers of a DHT, the closest to a word's key, are asked for its providers:
+// each of them should know all. One may lie, or have been away.
+const (
+	closestFirst  = 3 // for the first word
+	closestOthers = 2 // for the others, which narrow the choice
+)
+
 // lookUp asks the DHTs for the i-th word.
 func (s *seeking) lookUp(ctx context.Context, word string, i int, all *providers, g *errgroup.Group) {
-	for p := range s.library.node.FindProvidersWithin(ctx, WordKey(word), s.budget.forLookup) {
+	closest := closestOthers
+	if i == 0 {
+		closest = closestFirst
+	}
+	for p := range s.library.node.FindProvidersWithin(ctx, WordKey(word), closest, s.budget.forLookup) {
 		s.trail.note("DHT", func(e *Tried) { e.Count++ })
 		s.trail.found(p, foundDHT)
 		s.mu.Lock()
@@ -652,7 +664,7 @@ func (s *seeking) probe(ctx context.Context, hits []Hit) {
 		if h.Verified || len(h.holders) == 0 {
 			continue
 		}
-		if probed == probesMax || !s.budget.forProbe() {
+		if probed == probesMax {
 			break
 		}
 		if probed++; probed == 1 {
