@@ -32,8 +32,9 @@ type Listed struct {
 	Name      Name       `json:"name"` // hostile: escape it before showing
 	ID        content.ID `json:"id"`
 	Kind      Kind       `json:"kind"`
-	Size      int64      `json:"size"`      // bytes; of a directory: of all its files
-	Publisher peer.ID    `json:"publisher"` // who signed that: often, but not always, the peer itself
+	Size      int64      `json:"size"`           // bytes; of a directory: of all its files
+	Publisher peer.ID    `json:"publisher"`      // who signed that: often, but not always, the peer itself
+	Note      string     `json:"note,omitempty"` // what that says of it: hostile, at most 1 KiB
 }
 
 // SharesOf asks p which of its shares this peer may see, and returns the newest
@@ -73,7 +74,7 @@ func (l *Library) askPage(ctx context.Context, p peer.AddrInfo, b *browsing) err
 	}
 	var page []Listed
 	end, err := l.askMeta(ctx, p, metaRequest{Op: opList, After: b.cursor}, func(m Manifest, _ node.Envelope, _ node.Via) error {
-		page = append(page, Listed{m.Name, m.ID, m.Kind, m.Size, m.Publisher})
+		page = append(page, Listed{m.Name, m.ID, m.Kind, m.Size, m.Publisher, m.Note})
 		return nil
 	})
 	if err != nil {
@@ -154,4 +155,11 @@ func (a metaAnswer) listFault(n int) string {
 }
 
 // touch tells the neighbors that what is offered here has changed.
-func (l *Library) touch() { l.node.LANChanged() }
+func (l *Library) touch() {
+	l.revision.Add(1)
+	l.node.LANChanged()
+}
+
+// Revision rises with every change of what is shared from here. It begins again with
+// each Library.
+func (l *Library) Revision() int64 { return l.revision.Load() }

@@ -130,7 +130,7 @@ func TestSharesOfPagesOnUpToItsLimit(t *testing.T) {
 			t.Fatalf("limit %d: %d shares after %d questions, more %v, total %d, %v, want %d after %d", tt.limit, len(got.First), asked.Load(), got.More, got.Total, err, tt.want, tt.asked)
 		}
 		for i, s := range got.First {
-			if want := (Listed{Name(fmt.Sprint("file ", i)), numberID(i), KindFile, int64(i), p.id}); s != want {
+			if want := (Listed{Name(fmt.Sprint("file ", i)), numberID(i), KindFile, int64(i), p.id, ""}); s != want {
 				t.Fatalf("limit %d: share %d is %+v, want %+v", tt.limit, i, s, want)
 			}
 		}
@@ -155,7 +155,7 @@ func TestSharesOfShowsDuplicatesOnce(t *testing.T) {
 	})
 	got, err := asker.lib.SharesOf(t.Context(), from, 64)
 	want := Shared{Total: 6, First: []Listed{
-		{"a", numberID(1), KindFile, 1, p.id}, {"b", numberID(1), KindFile, 1, p.id}, {"a", numberID(2), KindFile, 1, p.id},
+		{"a", numberID(1), KindFile, 1, p.id, ""}, {"b", numberID(1), KindFile, 1, p.id, ""}, {"a", numberID(2), KindFile, 1, p.id, ""},
 	}}
 	if err != nil || !cmp.Equal(got, want) {
 		t.Errorf("SharesOf = %+v, %v, want %+v", got, err, want)
@@ -182,7 +182,7 @@ func TestSharesOfReturnsWhatCameBeforeAnError(t *testing.T) {
 		waiting <- struct{}{}
 		return nil
 	})
-	want := Shared{First: []Listed{{"a", numberID(1), KindFile, 1, p.id}}, Total: 3, More: true}
+	want := Shared{First: []Listed{{"a", numberID(1), KindFile, 1, p.id, ""}}, Total: 3, More: true}
 	got, err := asker.lib.SharesOf(t.Context(), from, 64)
 	if err == nil || !strings.Contains(err.Error(), "busy") || strings.Contains(err.Error(), "\x1b") || errors.Is(err, ErrCorrupt) || !cmp.Equal(got, want) {
 		t.Errorf("SharesOf a busy peer = %+v, %v, want %+v, and its word", got, err, want)
@@ -219,7 +219,7 @@ func TestSharesOfARealPeer(t *testing.T) {
 	add := func(name string, s Scope) {
 		t.Helper()
 		r := addTo(t, sharer.lib, sharer.write(t, name, []byte(name)), AddOptions{Scope: s})
-		want = append([]Listed{{r.Name, r.ID, r.Kind, r.Size, sharer.ID()}}, want...)
+		want = append([]Listed{{r.Name, r.ID, r.Kind, r.Size, sharer.ID(), ""}}, want...)
 	}
 	for i := range 200 {
 		add(fmt.Sprintf("file %d", i), Scope{})
@@ -229,7 +229,7 @@ func TestSharesOfARealPeer(t *testing.T) {
 	addTo(t, sharer.lib, sharer.write(t, "unlisted", []byte("u")), AddOptions{Scope: Scope{Unlisted: true}})
 	sharer.write(t, "album/1.jpg", []byte("1"))
 	r := addTo(t, sharer.lib, filepath.Join(sharer.dir, "album"), AddOptions{})
-	want = append([]Listed{{"album", r.ID, KindDir, 1, sharer.ID()}}, want...)
+	want = append([]Listed{{"album", r.ID, KindDir, 1, sharer.ID(), ""}}, want...)
 	if got := sharesOf(asker, 20); !cmp.Equal(got, Shared{want[:20], 203, true}) {
 		t.Errorf("the first 20 are %+v", got)
 	}

@@ -255,6 +255,7 @@ type Library struct {
 
 	up, down limiter // of content bytes
 	uploads  uploads
+	revision atomic.Int64 // counts changes of what is shared
 
 	index        IndexFunc       // may be nil
 	searchIndex  SearchIndexFunc // may be nil
