@@ -115,6 +115,11 @@ func (c *Client) Collect(ctx context.Context) (*Collected, error) {
 	return runStream[*Collected](ctx, c, http.MethodPost, pathCollect, CollectRequest{}, func(Event) {}, nil)
 }
 
+// NewSession has the peer let one browser in.
+func (c *Client) NewSession(ctx context.Context) (*Session, error) {
+	return runStream[*Session](ctx, c, http.MethodPost, pathSessions, SessionRequest{}, func(Event) {}, nil)
+}
+
 // Remove stops sharing what req means. on is called for each *Removed.
 func (c *Client) Remove(ctx context.Context, req RemoveRequest, on func(Event)) error {
 	body, err := c.do(ctx, http.MethodDelete, pathShares, req)

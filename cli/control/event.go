@@ -32,6 +32,9 @@ func (*VerifyDone) event() string      { return "verify" }
 func (*Collected) event() string       { return "collected" }
 func (*Found) event() string           { return "found" }
 func (*Searched) event() string        { return "searched" }
+func (*Session) event() string         { return "session" }
+func (*LoggedIn) event() string        { return "login" }
+func (*Uploaded) event() string        { return "uploaded" }
 func (*Error) event() string           { return "error" }
 
 // newEvent returns an empty event of a kind, nil for one that is not known.
@@ -95,6 +98,12 @@ func newEvent(kind string) Event {
 		return new(Received)
 	case "expired":
 		return new(LinkExpired)
+	case "session":
+		return new(Session)
+	case "login":
+		return new(LoggedIn)
+	case "uploaded":
+		return new(Uploaded)
 	case "error":
 		return new(Error)
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestGuardOnTCP sends raw requests over a real TCP connection: what a hostile
@@ -22,8 +23,13 @@ func TestGuardOnTCP(t *testing.T) {
 	}
 	port := l.Addr().(*net.TCPAddr).Port
 	self, local := fmt.Sprintf("127.0.0.1:%d", port), fmt.Sprintf("localhost:%d", port)
+	inside := new(sessions)
+	key, ok := inside.login(inside.newCode(time.Now()), time.Now())
+	if !ok {
+		t.Fatal("a new code is not good")
+	}
 	server := &httptest.Server{Listener: l, Config: &http.Server{Handler: &guard{
-		hosts: []string{self, local}, token: token,
+		hosts: []string{self, local}, token: token, cookie: "p2pshare-test", sessions: inside,
 		next: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if _, err := io.Copy(io.Discard, r.Body); err != nil {
 				w.WriteHeader(http.StatusRequestEntityTooLarge)
@@ -35,6 +41,10 @@ func TestGuardOnTCP(t *testing.T) {
 
 	const auth = "Authorization: Bearer " + token
 	const isJSON = "Content-Type: application/json"
+	const isBytes = "Content-Type: application/octet-stream"
+	cookie, own := "Cookie: other=1; p2pshare-test="+key, "Origin: http://"+self
+	const site = "Sec-Fetch-Site: "
+	navigate := []string{"Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"}
 	tests := []struct {
 		name    string
 		method  string
@@ -79,6 +89,46 @@ func TestGuardOnTCP(t *testing.T) {
 		{"delete without type", "DELETE", pathShares, self, []string{auth}, 415},
 		{"post without token", "POST", pathShares, self, []string{isJSON}, 401},
 		{"preflight", "OPTIONS", pathShares, self, []string{"Origin: http://evil.example", "Access-Control-Request-Method: POST"}, 403},
+
+		{"cookie", "GET", pathStatus, self, []string{cookie}, 200},
+		{"wrong cookie", "GET", pathStatus, self, []string{"Cookie: p2pshare-test=" + strings.Repeat("0", 64)}, 401},
+		{"empty cookie", "GET", pathStatus, self, []string{"Cookie: p2pshare-test="}, 401},
+		{"cookie of another port", "GET", pathStatus, self, []string{"Cookie: p2pshare-other=" + key}, 401},
+		{"token as cookie", "GET", pathStatus, self, []string{"Cookie: p2pshare-test=" + token}, 401},
+		{"key as token", "GET", pathStatus, self, []string{"Authorization: Bearer " + key}, 401},
+		{"post by cookie", "POST", pathShares, self, []string{cookie, isJSON, own, site + "same-origin"}, 200},
+		{"post by cookie without origin", "POST", pathShares, self, []string{cookie, isJSON}, 403},
+		{"post by cookie from elsewhere", "POST", pathShares, self, []string{cookie, isJSON, "Origin: http://evil.example"}, 403},
+		{"post by cookie from another port", "POST", pathShares, self, []string{cookie, isJSON, "Origin: http://127.0.0.1:1", site + "same-site"}, 403},
+		{"rebound name with cookie", "GET", pathStatus, fmt.Sprintf("evil.example:%d", port), []string{cookie}, 421},
+
+		{"same origin", "GET", pathStatus, self, []string{cookie, site + "same-origin"}, 200},
+		{"address bar", "GET", pathStatus, self, []string{cookie, site + "none"}, 200},
+		{"other port", "GET", pathStatus, self, []string{cookie, site + "same-site"}, 403},
+		{"other site", "GET", pathStatus, self, []string{cookie, site + "cross-site"}, 403},
+		{"other site with token", "GET", pathStatus, self, []string{auth, site + "cross-site"}, 403},
+		{"two sites", "GET", pathStatus, self, []string{cookie, site + "same-origin", site + "cross-site"}, 403},
+		{"unknown site", "GET", pathStatus, self, []string{cookie, site + "friendly"}, 403},
+		{"post from the address bar", "POST", pathShares, self, []string{cookie, isJSON, own, site + "none"}, 403},
+		{"link elsewhere to the page", "GET", "/", self, append([]string{site + "cross-site"}, navigate...), 200},
+		{"link elsewhere to a content", "GET", "/b3/00ff", self, append([]string{site + "cross-site"}, navigate...), 200},
+		{"link elsewhere to the API", "GET", pathStatus, self, append([]string{cookie, site + "cross-site"}, navigate...), 403},
+		{"frame elsewhere", "GET", "/", self, []string{site + "cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe"}, 403},
+		{"image elsewhere", "GET", "/b3/00ff", self, []string{site + "cross-site", "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image"}, 403},
+		{"image on another port", "GET", "/b3/00ff", self, []string{site + "same-site", "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image"}, 403},
+
+		{"code for login", "POST", pathLogin, self, []string{"Authorization: Code 00", isJSON}, 200}, // which judges it
+		{"no code for login", "POST", pathLogin, self, []string{isJSON}, 401},
+		{"empty code for login", "POST", pathLogin, self, []string{"Authorization: Code ", isJSON}, 401},
+		{"code for anything else", "POST", pathShares, self, []string{"Authorization: Code 00", isJSON}, 401},
+		{"code by get", "GET", pathLogin, self, []string{"Authorization: Code 00"}, 401},
+		{"code from elsewhere", "POST", pathLogin, self, []string{"Authorization: Code 00", isJSON, "Origin: http://evil.example"}, 403},
+
+		{"upload", "POST", pathUploads, self, []string{auth, isBytes}, 200},
+		{"upload as a form", "POST", pathUploads, self, []string{auth, "Content-Type: multipart/form-data; boundary=x"}, 415},
+		{"upload as JSON", "POST", pathUploads, self, []string{auth, isJSON}, 415},
+		{"bytes elsewhere", "POST", pathShares, self, []string{auth, isBytes}, 415},
+		{"upload without token", "POST", pathUploads, self, []string{isBytes}, 401},
 
 		{"page", "GET", "/", self, nil, 200},
 		{"content", "GET", "/b3/00ff", self, nil, 200},

@@ -30,14 +30,18 @@ func FullAddrs(n *node.Node) []string {
 }
 
 func (s *Server) id(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, &Hello{PeerID: s.cfg.Node.ID(), Addrs: FullAddrs(s.cfg.Node), PID: os.Getpid(),
-		Service: s.cfg.Service, Version: s.cfg.Version})
+	writeJSON(w, s.hello())
+}
+
+func (s *Server) hello() *Hello {
+	return &Hello{PeerID: s.cfg.Node.ID(), Addrs: FullAddrs(s.cfg.Node), PID: os.Getpid(),
+		Service: s.cfg.Service, Version: s.cfg.Version}
 }
 
 func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	st := &Status{Service: s.cfg.Service, PID: os.Getpid(), PeerID: s.cfg.Node.ID(), Alias: s.cfg.Alias,
 		Addrs: FullAddrs(s.cfg.Node), DHTPeers: s.cfg.Node.DHTPeers(),
-		Neighbors: len(s.cfg.Node.Neighbors()), Home: s.cfg.Home,
+		Neighbors: len(s.cfg.Node.Neighbors()), Home: s.cfg.Home, Folder: s.cfg.Folder,
 		Version: s.cfg.Version, Since: s.started.UTC().Truncate(time.Second), API: s.URL()}
 	connected := map[peer.ID]bool{}
 	for _, c := range s.cfg.Node.Conns() {

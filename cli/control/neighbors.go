@@ -178,7 +178,7 @@ func (b *browsing) browse(ctx context.Context, n node.Neighbor, turn int) {
 	}
 	line.Shares = shared.Total
 	for _, sh := range shared.First {
-		line.First = append(line.First, Shared{Name: string(sh.Name), ID: sh.ID, Kind: sh.Kind, Size: sh.Size})
+		line.First = append(line.First, Shared{Name: string(sh.Name), ID: sh.ID, Kind: sh.Kind, Size: sh.Size, Note: sh.Note})
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -31,6 +31,14 @@
 //	GET    /api/v1/status                    → Status
 //	POST   /api/v1/serve-link ServeLinkRequest → lines: serving, received, expired | error
 //	GET    /api/v1/id                        → Hello
+//	GET    /api/v1/events                    → server-sent events: see Server.events
+//	POST   /api/v1/uploads    name | path, batch; the bytes → uploaded | error
+//	GET    /api/v1/link       what           → Linked
+//	GET    /api/v1/qr         text           → an SVG image
+//	POST   /api/v1/sessions   SessionRequest → session | error
+//	POST   /api/v1/login      SessionRequest → login, with a cookie | error
+//	POST   /api/v1/logout     SessionRequest → login
+//	GET    /api/v1/openapi.json              → all of this, as OpenAPI 3.1 has it
 //	GET    /metrics                          → Prometheus' text format
 //	GET    /healthz                          → ok, or 503 and what is wrong
 //	GET    /debug/pprof/                     → Go's profiles, with --pprof
@@ -47,13 +55,15 @@
 //
 // The unix socket is open to its owner only. On TCP an exact Host header is
 // needed always, a matching Origin where there is one, and the bearer token
-// from the file api.token in the home for everything but / and /b3/HASH.
+// from the file api.token in the home, or a session's cookie, for everything but / and
+// /b3/HASH. Nothing is changed by GET.
 package control
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -62,6 +72,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -96,6 +107,12 @@ type Config struct {
 	// Peers are asked first in every search, after those of the request. One
 	// without an ID is learnt.
 	Peers []peer.AddrInfo
+	// Folder is where the page saves what it gets, and puts what is dropped on it.
+	// Absolute; empty: nowhere. It is made when it is needed.
+	Folder string
+	// Page holds the files of the page: index.html, login.html, and what they name
+	// below /ui/. Nil: there is no page.
+	Page fs.FS
 	// Alias and Version are told by status.
 	Alias, Version string
 	// Log receives what becomes of background transfers. Nil: silent.
@@ -111,14 +128,18 @@ type Server struct {
 	tcp       net.Listener // nil without Config.TCP
 	open      net.Listener // of Config.MetricsAddr, or nil
 	token     string
+	sessions  sessions
 	transfers transfers
-	recording sync.Mutex // one writer of transfersName at a time
-	limiting  sync.Mutex // one change of the limits at a time
+	uploading chan struct{} // holds a token for each upload under way
+	batches   batches
+	watchers  atomic.Int32 // clients of events
+	recording sync.Mutex   // one writer of transfersName at a time
+	limiting  sync.Mutex   // one change of the limits at a time
 }
 
 // Listen opens the listeners; connections wait until Run.
 func Listen(cfg Config) (_ *Server, err error) {
-	s := &Server{cfg: cfg, log: cfg.Log, started: time.Now()}
+	s := &Server{cfg: cfg, log: cfg.Log, started: time.Now(), uploading: make(chan struct{}, uploadsMax)}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -163,6 +184,8 @@ func (s *Server) URL() string {
 	return "http://" + s.tcp.Addr().String()
 }
 
+func (s *Server) port() string { return strconv.Itoa(s.tcp.Addr().(*net.TCPAddr).Port) }
+
 // Run answers requests until ctx ends, cancels those that are open then, waits
 // for them, and returns nil. Call it once.
 func (s *Server) Run(ctx context.Context) error {
@@ -171,8 +194,9 @@ func (s *Server) Run(ctx context.Context) error {
 	api := s.routes(ctx, g)
 	serve(ctx, g, s.unix, &guard{next: api})
 	if s.tcp != nil {
-		port := strconv.Itoa(s.tcp.Addr().(*net.TCPAddr).Port)
-		serve(ctx, g, s.tcp, &guard{hosts: []string{"127.0.0.1:" + port, "localhost:" + port}, token: s.token, next: api})
+		port := s.port()
+		serve(ctx, g, s.tcp, &guard{hosts: []string{"127.0.0.1:" + port, "localhost:" + port}, token: s.token,
+			cookie: s.cookieName(), sessions: &s.sessions, next: api})
 	}
 	if s.open != nil {
 		s.serveMetrics(ctx, g, s.open)
@@ -222,37 +246,21 @@ func (s *Server) Close() error {
 	return nil
 }
 
+// route is one operation of the API.
+type route struct {
+	method, path string // a pattern of http.ServeMux
+	handle       http.HandlerFunc
+}
+
 // routes returns the API. Detached transfers run under ctx in g.
 func (s *Server) routes(ctx context.Context, g *errgroup.Group) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+pathShares, s.addShare)
-	mux.HandleFunc("GET "+pathShares, s.listShares)
-	mux.HandleFunc("DELETE "+pathShares, s.removeShare)
-	mux.HandleFunc("POST "+pathTransfers, func(w http.ResponseWriter, r *http.Request) { s.addTransfer(ctx, g, w, r) })
-	mux.HandleFunc("GET "+pathTransfers, s.listTransfers)
-	mux.HandleFunc("POST "+pathTransfers+"/{op}", s.changeTransfer)
-	mux.HandleFunc("POST "+pathLimits, s.changeLimits)
-	mux.HandleFunc("POST "+pathVerify, s.verify)
-	mux.HandleFunc("POST "+pathCollect, s.collect)
-	mux.HandleFunc("GET "+pathEntries, s.listEntries)
-	mux.HandleFunc("GET "+pathFind, s.find)
-	mux.HandleFunc("GET "+pathPeers, s.listPeers)
-	mux.HandleFunc("GET "+pathNeighbors, s.listNeighbors)
-	mux.HandleFunc("GET "+pathDoctor, s.examine)
-	mux.HandleFunc("GET "+pathGroups, s.listGroups)
-	mux.HandleFunc("GET "+pathGroups+"/survey", s.surveyGroup)
-	mux.HandleFunc("GET "+pathGroups+"/members", s.listMembers)
-	mux.HandleFunc("GET "+pathGroups+"/log", s.listChanges)
-	mux.HandleFunc("POST "+pathGroups+"/plan", s.planGroup)
-	mux.HandleFunc("POST "+pathGroups+"/{op}", s.changeGroup)
-	mux.HandleFunc("POST "+pathPins, s.addPin)
-	mux.HandleFunc("DELETE "+pathPins, s.removePin)
-	mux.HandleFunc("GET "+pathPins, s.listPins)
-	mux.HandleFunc("GET "+pathNames, s.listNames)
-	mux.HandleFunc("POST "+pathNames+"/{op}", s.changeNames)
-	mux.HandleFunc("GET "+pathStatus, s.status)
-	mux.HandleFunc("GET "+pathID, s.id)
-	mux.HandleFunc("POST "+pathServeLink, s.serveLink)
+	for _, r := range s.table(ctx, g) {
+		mux.HandleFunc(r.method+" "+r.path, r.handle)
+	}
+	if s.cfg.Page != nil {
+		s.servePage(mux)
+	}
 	contents := newGateway(s)
 	contents.serveOn(mux)
 	newDrive(s, contents).serveOn(mux)
@@ -261,4 +269,46 @@ func (s *Server) routes(ctx context.Context, g *errgroup.Group) http.Handler {
 		profile(mux)
 	}
 	return mux
+}
+
+// table lists the operations, each of which openapi.json describes.
+func (s *Server) table(ctx context.Context, g *errgroup.Group) []route {
+	return []route{
+		{"POST", pathShares, s.addShare},
+		{"GET", pathShares, s.listShares},
+		{"DELETE", pathShares, s.removeShare},
+		{"POST", pathTransfers, func(w http.ResponseWriter, r *http.Request) { s.addTransfer(ctx, g, w, r) }},
+		{"GET", pathTransfers, s.listTransfers},
+		{"POST", pathTransfers + "/{op}", s.changeTransfer},
+		{"POST", pathLimits, s.changeLimits},
+		{"POST", pathVerify, s.verify},
+		{"POST", pathCollect, s.collect},
+		{"GET", pathEntries, s.listEntries},
+		{"GET", pathFind, s.find},
+		{"GET", pathPeers, s.listPeers},
+		{"GET", pathNeighbors, s.listNeighbors},
+		{"GET", pathDoctor, s.examine},
+		{"GET", pathGroups, s.listGroups},
+		{"GET", pathGroups + "/survey", s.surveyGroup},
+		{"GET", pathGroups + "/members", s.listMembers},
+		{"GET", pathGroups + "/log", s.listChanges},
+		{"POST", pathGroups + "/plan", s.planGroup},
+		{"POST", pathGroups + "/{op}", s.changeGroup},
+		{"POST", pathPins, s.addPin},
+		{"DELETE", pathPins, s.removePin},
+		{"GET", pathPins, s.listPins},
+		{"GET", pathNames, s.listNames},
+		{"POST", pathNames + "/{op}", s.changeNames},
+		{"GET", pathStatus, s.status},
+		{"GET", pathID, s.id},
+		{"POST", pathServeLink, s.serveLink},
+		{"GET", pathEvents, s.events},
+		{"POST", pathUploads, s.upload},
+		{"GET", pathLink, s.link},
+		{"GET", pathQR, s.qr},
+		{"POST", pathSessions, s.newSession},
+		{"POST", pathLogin, s.login},
+		{"POST", pathLogout, s.logout},
+		{"GET", pathOpenAPI, s.openAPI},
+	}
 }

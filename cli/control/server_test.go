@@ -27,7 +27,8 @@ func startOffline(t *testing.T) (home string, s *Server) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	s, err = Listen(Config{Home: home, Node: n, Library: l, Service: ServiceHome, TCP: true, Version: "test"})
+	s, err = Listen(Config{Home: home, Node: n, Library: l, Service: ServiceHome, TCP: true, Version: "test",
+		Folder: filepath.Join(home, "..", "folder"), Page: testPage})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +120,7 @@ func TestTCPNeedsTheTokenOfTheHome(t *testing.T) {
 	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	for auth, want := range map[string]int{"": 401, "Bearer " + strings.TrimSpace(string(token)): 200} {
-		for path, want := range map[string]int{pathID: want, "/": 404, "/b3/00": 404} {
+		for path, want := range map[string]int{pathID: want, "/": 200, "/b3/00": 404} {
 			r, err := http.NewRequestWithContext(t.Context(), "GET", s.URL()+path, nil)
 			if err != nil {
 				t.Fatal(err)

@@ -34,7 +34,7 @@ type transfer struct {
 	name     share.Name
 	content  content.ID
 	path     string
-	problem  string
+	failure  *Error
 	stop     context.CancelCauseFunc // ends the attempt under way; nil: none
 	change   chan struct{}           // closed and replaced when state changes
 	cut      bool                    // cancelled
@@ -94,7 +94,7 @@ func (ts *transfers) end(t *transfer, got share.Got, err error) {
 	defer ts.mu.Unlock()
 	t.state, t.path = TransferDone, got.Path
 	if err != nil {
-		t.state, t.problem = TransferFailed, ErrorOf(err).Message
+		t.state, t.failure = TransferFailed, ErrorOf(err)
 	}
 	ended := 0
 	for _, other := range slices.Backward(ts.list) {
@@ -228,7 +228,10 @@ func (t *transfer) line() *Transfer {
 	p := t.progress
 	line := &Transfer{Direction: DirectionDown, ID: t.id, Name: string(t.name), Content: t.content, Path: t.path,
 		State: t.state, Phase: p.Phase, Done: p.Done, Total: p.Total, Rate: p.Rate, ETA: seconds(p.ETA),
-		Sources: p.Peers, Problem: t.problem}
+		Sources: slices.Clone(p.Peers), Error: t.failure, What: t.req.What}
+	if t.failure != nil {
+		line.Problem = t.failure.Message
+	}
 	if line.Path == "" && t.req.Dir != "" {
 		line.Path = filepath.Join(t.req.Dir, filepath.Base(string(t.name)))
 	}

@@ -135,6 +135,9 @@ func (s *Server) background(ctx context.Context, t *transfer, o share.GetOptions
 	} else {
 		s.log.Info("background get done", "id", got.ID, "bytes", got.BytesFetched, "took", got.Took)
 	}
+	if err != nil {
+		err = s.explain(err)
+	}
 	s.transfers.end(t, got, err)
 	s.record()
 	return nil
@@ -149,17 +152,26 @@ func (s *Server) listTransfers(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	uploads, err := s.cfg.Library.Uploads()
+	uploads, err := s.uploadLines()
 	if err != nil {
 		out.fail(ErrorOf(err))
 		return
 	}
-	for _, u := range uploads {
-		if err := out.sendLine(&Transfer{Direction: DirectionUp, Name: string(u.Name), Content: u.ID,
-			State: TransferRunning, Peer: u.Peer, Via: u.Via, Done: u.Bytes, Rate: u.Rate}); err != nil {
+	for _, line := range uploads {
+		if err := out.sendLine(line); err != nil {
 			return
 		}
 	}
+}
+
+// uploadLines tells what goes to other peers.
+func (s *Server) uploadLines() (lines []*Transfer, err error) {
+	uploads, err := s.cfg.Library.Uploads()
+	for _, u := range uploads {
+		lines = append(lines, &Transfer{Direction: DirectionUp, Name: string(u.Name), Content: u.ID,
+			State: TransferRunning, Peer: u.Peer, Via: u.Via, Done: u.Bytes, Rate: u.Rate})
+	}
+	return lines, err
 }
 
 // changeTransfer answers POST /transfers/pause, resume and cancel.

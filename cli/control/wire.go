@@ -29,6 +29,14 @@ const (
 	pathVerify    = "/api/v1/verify"
 	pathCollect   = "/api/v1/gc"
 	pathServeLink = "/api/v1/serve-link"
+	pathEvents    = "/api/v1/events"
+	pathUploads   = "/api/v1/uploads"
+	pathLink      = "/api/v1/link"
+	pathQR        = "/api/v1/qr"
+	pathSessions  = "/api/v1/sessions"
+	pathLogin     = "/api/v1/login"
+	pathLogout    = "/api/v1/logout"
+	pathOpenAPI   = "/api/v1/openapi.json"
 )
 
 // Limits of the API.
@@ -50,6 +58,7 @@ const (
 const (
 	contentTypeLines  = "application/x-ndjson"
 	contentTypeFrames = "application/vnd.p2pshare.frames"
+	contentTypeBytes  = "application/octet-stream" // of what is uploaded
 )
 
 // AddRequest is the body of POST /shares.
@@ -253,6 +262,8 @@ type Transfer struct {
 	Peer      peer.ID                `json:"peer,omitempty"`    // of an upload
 	Via       node.Via               `json:"via,omitempty"`     // of an upload
 	Problem   string                 `json:"problem,omitempty"` // why it failed
+	Error     *Error                 `json:"error,omitempty"`   // the same, with what to do, or to choose from
+	What      string                 `json:"what,omitempty"`    // what was asked for, of a get
 }
 
 // Source is one source that a get tried; with GetRequest.Explain only.
@@ -376,7 +387,8 @@ type Shared struct {
 	Name string     `json:"name"` // hostile text
 	ID   content.ID `json:"id"`
 	Kind share.Kind `json:"kind"`
-	Size int64      `json:"size"` // as its manifest says
+	Size int64      `json:"size"`           // as its manifest says
+	Note string     `json:"note,omitempty"` // of its publisher: hostile text
 }
 
 // Finding is one line of GET /doctor.
@@ -414,6 +426,7 @@ type Status struct {
 	Choices   int       `json:"choices"` // names that something was chosen for
 	Blocked   int       `json:"blocked"` // peers and contents
 	Home      string    `json:"home"`
+	Folder    string    `json:"folder,omitempty"` // where the page saves, and puts what is dropped on it
 	Version   string    `json:"version"`
 	Since     time.Time `json:"since"`
 	API       string    `json:"api,omitempty"`
