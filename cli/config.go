@@ -79,6 +79,8 @@ var settingTable = []setting{
 		"A daemon writes there what it would write to stderr, at most 16 MiB: then the file is renamed to FILE.1, in the place of the one before. Only this user may read it."},
 	{"log_level", textSetting, "log from this `LEVEL` on: debug, info, warn or error",
 		"How much a daemon logs. By default nothing without -v or log_file, and from info on with one of them."},
+	{"folder", textSetting, "save what the page gets in this `DIR`, and put there what is dropped on it (default: p2pshare in your home directory)",
+		"Where the page saves, unless it is told another place, and where it copies what is dropped on it: a browser tells the bytes of a file, and not where it lies. It is made when it is needed."},
 	{"timeout", textSetting, "",
 		"After how long a command gives up; what it has done so far is kept. 0, the default, is never."},
 }
@@ -140,6 +142,7 @@ type settings struct {
 	pprof     bool
 	logFile   string        // absolute; empty: stderr
 	logLevel  *slog.Level   // nil: as -v says
+	folder    string        // absolute; empty: there is none
 	timeout   time.Duration // 0: none
 }
 
@@ -160,7 +163,26 @@ func (a *app) settle(cmd *cobra.Command) (*settings, error) {
 	for _, row := range settingTable {
 		s.values[row.key] = a.pick(cmd, row, file)
 	}
+	if s.folder, err = a.findFolder(s.values["folder"].text()); err != nil {
+		return nil, err
+	}
 	return s, s.check()
+}
+
+// findFolder tells where the page saves, absolute: p2pshare in the person's home directory,
+// or nowhere if there is none.
+func (a *app) findFolder(text string) (string, error) {
+	if text != "" {
+		return filepath.Abs(text)
+	}
+	dir := a.io.Env("HOME")
+	if runtime.GOOS == "windows" {
+		dir = a.io.Env("USERPROFILE")
+	}
+	if dir == "" || !filepath.IsAbs(dir) {
+		return "", nil
+	}
+	return filepath.Join(dir, "p2pshare"), nil
 }
 
 // findHome tells the home directory, absolute.

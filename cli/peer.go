@@ -13,6 +13,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	madns "github.com/multiformats/go-multiaddr-dns"
 	"github.com/p2pshare/p2pshare/cli/control"
+	"github.com/p2pshare/p2pshare/cli/web"
 	"github.com/p2pshare/p2pshare/coord"
 	"github.com/p2pshare/p2pshare/node"
 	"github.com/p2pshare/p2pshare/share"
@@ -70,7 +71,7 @@ func (a *app) openPeer(ctx context.Context, s *settings, need need) (_ *ownPeer,
 	p.control, err = control.Listen(control.Config{Home: s.home, Node: p.node, Library: p.library, Coord: p.coord,
 		Service: need.service, TCP: need.service == control.ServiceServing, Peers: s.peers,
 		Metrics: gatherer(metrics), MetricsAddr: s.metricsAddr(need), Pprof: s.pprof,
-		Alias: s.alias, Version: version(), Log: log})
+		Folder: s.folder, Page: web.Files(), Alias: s.alias, Version: version(), Log: log})
 	return p, err
 }
 
