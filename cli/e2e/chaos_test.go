@@ -18,6 +18,7 @@ var chaosSeed = flag.Uint64("chaos-seed", 0, "run TestCopiesConverge with this s
 // has its copies, and nothing is left over. Plainly for 10 s; with -args -long a minute
 // for each of 5 seeds.
 func TestCopiesConverge(t *testing.T) {
+	besideOthers(t)
 	if testing.Short() {
 		t.Skip("takes a minute")
 	}

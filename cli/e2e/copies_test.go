@@ -17,6 +17,7 @@ import (
 //
 //	go test ./cli/e2e -run TestCopiesSurviveTwoMembers -v -timeout 30m -args -long
 func TestCopiesSurviveTwoMembers(t *testing.T) {
+	besideOthers(t)
 	o := holdersOptions{count: 5, grace: 3 * time.Second, capacity: func(int) string { return "64M" }}
 	pins, atMost := 60, time.Minute
 	if *long {

@@ -396,3 +396,11 @@ func (h *holders) awaitStores(copies int) {
 		return n == copies*len(s.lines)
 	})
 }
+
+// besideOthers has a test run at the same time as others that mostly wait, for grace
+// times and scrubs; but alone as it is judged.
+func besideOthers(t *testing.T) {
+	if !*long {
+		t.Parallel()
+	}
+}

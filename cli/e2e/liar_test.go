@@ -117,6 +117,7 @@ func liarRole() error {
 // TestLiarIsReplaced has a member say that it holds what it has never fetched. The
 // others find out by challenges, and hold themselves what it was to.
 func TestLiarIsReplaced(t *testing.T) {
+	besideOthers(t)
 	if testing.Short() {
 		t.Skip("takes half a minute")
 	}

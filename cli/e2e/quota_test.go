@@ -9,6 +9,7 @@ import (
 // hold more than 1 % above their quotas, what has no room is said to have none, with the
 // remedy, and room that unpin makes is used. With -args -long it is 5 GiB of 1 GiB.
 func TestQuotaIsNeverExceeded(t *testing.T) {
+	besideOthers(t)
 	if testing.Short() {
 		t.Skip("takes half a minute")
 	}

@@ -18,6 +18,7 @@ import (
 // fetching less than 1 MiB. Who asks for one meanwhile gets the right bytes. Plainly it
 // is 20 replicas, and files of at most 1 MiB; with -args -long files of up to 4 MiB.
 func TestBitRotIsFoundAndRepaired(t *testing.T) {
+	besideOthers(t)
 	if testing.Short() {
 		t.Skip("takes half a minute")
 	}
