@@ -198,6 +198,7 @@ func (c *Coord) Run(ctx context.Context) error {
 	tasks, ctx := errgroup.WithContext(ctx)
 	look := make(chan struct{}, 1) // has room for one: a group may be followed that was not
 	tasks.Go(func() error { return c.follow(ctx, look) })
+	tasks.Go(func() error { return c.tidy(ctx) })
 	tasks.Go(func() error {
 		for {
 			for _, g := range c.idle() {

@@ -15,15 +15,15 @@ func (g *Group) plan(m *member) (*pinset.State, *pinset.Plan) {
 	return plan.State(), plan
 }
 
-// wantedElsewhere says whether another group of this peer's may want a content here:
-// it does, or it does not run just now.
+// wantedElsewhere says whether a group of this peer's, other than but, may want a
+// content here: it does, or it does not run or is not up to date just now.
 func (c *Coord) wantedElsewhere(but *Group, id content.ID) bool {
 	for _, g := range c.Groups() {
 		if g == but || g.known().parked() != nil {
 			continue
 		}
 		m, err := g.running()
-		if err != nil {
+		if err != nil || !m.caughtUp() {
 			return true
 		}
 		state, plan := g.plan(m)

@@ -344,13 +344,7 @@ func (r *replicator) release(ctx context.Context, ids []content.ID) {
 		if r.working[id] != nil || r.g.c.wantedElsewhere(r.g, id) {
 			continue
 		}
-		if err := r.h.store.Release(ctx, id); err != nil {
-			r.g.log.Warn("a copy can't be dropped", "id", id, "err", err)
-			continue
-		}
-		r.h.look(id)
-		r.h.leave(id, false)
-		r.g.log.Debug("a copy was dropped", "id", id)
+		r.g.c.drop(ctx, id)
 	}
 }
 

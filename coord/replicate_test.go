@@ -133,6 +133,12 @@ func (s *fakeStore) setOff(off bool) {
 	s.off = off
 }
 
+func (s *fakeStore) setFull(full bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.full = full
+}
+
 func (w *world) away(by int, g GroupID, i int) bool {
 	list, _, err := w.peers[by].Client(g).Members(w.t.Context(), ReadOptions{})
 	if err != nil {
@@ -323,6 +329,10 @@ func TestDrainMovesCopiesFirst(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.awaitOkay(0, g.ID(), "all have three copies still")
+		time.Sleep(2 * tidyEvery)
+		for x := range w.held.store(w.peers[4].n.ID()).Holding(t.Context()) {
+			t.Errorf("a member that has left still holds %s", x.ID.Short())
+		}
 
 		// Of four members that leave one after the other, the third can't: two can't hold
 		// three copies.

@@ -17,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/p2pshare/p2pshare/coord/internal/raftlog"
 )
 
@@ -204,6 +205,11 @@ func newSimulation(t testing.TB, count int, random *rand.Rand, timing Timing, in
 			}
 		}
 	})
+	if s.net != nil {
+		s.held.mu.Lock()
+		defer s.held.mu.Unlock()
+		s.held.cut = func(from, to peer.ID) bool { return s.net.state(from, to) != whole }
+	}
 	return s
 }
 
@@ -282,6 +288,7 @@ func (s *simulation) fault() {
 		s.hang(i, time.Duration(s.random.IntN(13_000))*time.Millisecond)
 	case 17:
 		s.disks[i].setFull(s.random.IntN(2) == 0)
+		s.held.store(s.peers[i].n.ID()).setFull(s.random.IntN(2) == 0)
 	case 18:
 		s.comeOrGo()
 	case 19:
@@ -324,6 +331,7 @@ func (s *simulation) crash(i int) {
 		s.net.setOff(p.n.ID(), s.someCut())
 	}
 	s.disks[i].crash(s.random)
+	s.held.store(p.n.ID()).setOff(true)
 	s.end(i)
 }
 
@@ -367,6 +375,7 @@ func (s *simulation) restart(i int) {
 	if s.net != nil {
 		s.net.setOff(p.n.ID(), whole)
 	}
+	s.held.store(p.n.ID()).setOff(false)
 	p.start(s.t)
 }
 

@@ -44,6 +44,7 @@ func (s *simulation) pin(seconds int) bool {
 	}
 	ctx, cancel := s.within(seconds)
 	defer cancel()
+	s.held.offer(o.ID, true)
 	if _, err := s.peers[i].Client(s.id).Pin(ctx, o); err != nil {
 		return false
 	}
@@ -169,6 +170,7 @@ func (s *simulation) forge(i int) {
 		return
 	}
 	time.Sleep(10 * time.Millisecond) // what is committed is applied
+	s.held.offer(content.Root(fmt.Append(nil, "forged", s.made)), true) // the group may take it over
 	s.odd = forgeState(m, s.peers[0].self(), s.made)
 	if s.odd {
 		s.counts["forged"]++
@@ -217,6 +219,41 @@ func (s *simulation) heal() {
 		s.t.Fatal(err)
 	}
 	m.fsm.view(s.check)
+	for start = time.Now(); s.copiesAgree() != ""; { // while nothing is pinned
+		if time.Since(start) > 3*time.Minute {
+			s.t.Fatalf("waited 3 minutes in vain until the copies are as the plan has them: %s\n%v; what the members said:\n%v", s.describe(), s.counts, s.told)
+		}
+		time.Sleep(time.Second)
+		s.revive()
+	}
+}
+
+// copiesAgree tells of a copy that is not as the plan has it, "" when all are.
+func (s *simulation) copiesAgree() string {
+	members := s.members()
+	if len(members) == 0 {
+		return "it is not known who is a member"
+	}
+	m, err := members[0].running()
+	if err != nil {
+		return err.Error()
+	}
+	state, plan := members[0].plan(m)
+	for p := range state.Pins(content.ID{}) {
+		place, _ := plan.Place(p.ID)
+		for _, g := range members {
+			self, store := g.c.self(), s.held.store(g.c.node.ID())
+			planned, inState, held := slices.Contains(place.Holders, self), slices.Contains(p.Copies, self), store.has(p.ID)
+			if held {
+				s.counts["copies seen"]++
+			}
+			kept := !planned && held && place.Lack != pinset.LackNone // fewer are planned than wanted
+			if held != inState || planned != held && !kept {
+				return fmt.Sprintf("%s at %s: planned %v, in the state %v, in the store %v", p.ID.Short(), self, planned, inState, held)
+			}
+		}
+	}
+	return ""
 }
 
 // mend mends links and disks, starts who is down, and waits for those that are
@@ -226,6 +263,7 @@ func (s *simulation) mend() {
 		s.cutOff(i, whole)
 		s.disks[i].setHang(false)
 		s.disks[i].setFull(false)
+		s.held.store(s.peers[i].n.ID()).setFull(false)
 	}
 	synctest.Wait() // who has given up because its disk hung can end now
 	s.revive()
@@ -327,6 +365,7 @@ func (s *simulation) check(state *pinset.State) {
 
 // describe tells how each member is.
 func (s *simulation) describe() (text string) {
+	text = "\n" + s.copiesAgree()
 	for i, g := range s.groups() {
 		if g == nil {
 			text += fmt.Sprintf("\n%d: in no group, down %v", i, s.peers[i].down)
