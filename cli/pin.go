@@ -116,10 +116,13 @@ func (a *app) printPinned(d *control.Pinned, waited bool) {
 	case waited || d.Verified >= d.Wanted && d.Wanted > 0:
 		a.say("copies  %d of %d are verified: what is here may go", d.Verified, d.Wanted)
 	case len(d.Holders) == 0:
-		a.note("no member holds copies: invite one with p2pshare group invite --role storage")
+		a.note("no member is to hold it: %s", share.Escape(cmp.Or(d.Remedy, "p2pshare pins tells why")))
 	default:
 		for _, h := range d.Holders {
 			a.say("holder  %s", share.Escape(string(h)))
+		}
+		if d.Remedy != "" {
+			a.note("fewer than are wanted: %s", share.Escape(d.Remedy))
 		}
 		a.note("keep what is here until they have it: p2pshare pins shows how far they are, and pin --wait waits for it")
 	}

@@ -50,6 +50,7 @@ type holds struct {
 	have    map[content.ID]share.Held // guarded by mu
 	moving  map[content.ID]*moving    // guarded by mu: what is being fetched
 	partial map[content.ID]bool       // guarded by mu: of what a fetch that ended early left something
+	adopts  map[content.ID]bool       // guarded by mu: see Coord.WillAdopt
 	quota   int64                     // guarded by mu: as the store was told; -1: not yet
 }
 
@@ -68,7 +69,7 @@ func newHolds(store Store, bytesPerSecond int64) *holds {
 	}
 	store.SetHoldRate(bytesPerSecond)
 	return &holds{store: store, slots: make(chan struct{}, fetchesMax),
-		have: map[content.ID]share.Held{}, partial: map[content.ID]bool{}, moving: map[content.ID]*moving{}, quota: -1}
+		have: map[content.ID]share.Held{}, partial: map[content.ID]bool{}, adopts: map[content.ID]bool{}, moving: map[content.ID]*moving{}, quota: -1}
 }
 
 // load reads what the store has, once.
@@ -206,6 +207,23 @@ func (h *holds) left() (ids []content.ID) {
 		}
 	}
 	return ids
+}
+
+// adopt notes that a share in place is to be the copy of a content, or that it is.
+func (h *holds) adopt(id content.ID, will bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if will {
+		h.adopts[id] = true
+	} else {
+		delete(h.adopts, id)
+	}
+}
+
+func (h *holds) willAdopt(id content.ID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.adopts[id]
 }
 
 // told notes how far a fetch is.

@@ -41,10 +41,36 @@ func (c *Coord) settleQuota() {
 	var quota int64
 	for _, g := range c.Groups() {
 		if f := g.known(); f.parked() == nil {
-			quota += f.Capacity
+			quota += g.ownCapacity(f.Capacity)
 		}
 	}
 	c.holds.setQuota(max(quota, 1)) // 0 would be no quota
+}
+
+// ownCapacity is what this member gives to copies by the state, and as it was last
+// known while there is none.
+func (g *Group) ownCapacity(known int64) int64 {
+	m, err := g.running()
+	if err != nil {
+		return known
+	}
+	m.fsm.view(func(s *pinset.State) {
+		switch own, member := s.Member(g.c.self()); {
+		case member && own.NoStore:
+			known = 0
+		case member:
+			known = own.Capacity
+		}
+	})
+	return known
+}
+
+// WillAdopt is called before a content is pinned that Adopt is then called for: it may
+// be planned for this peer in between, and must not be fetched then.
+func (c *Coord) WillAdopt(id content.ID) {
+	if c.holds != nil {
+		c.holds.adopt(id, true)
+	}
 }
 
 // Adopt has what this peer shares in place count as its copy of a content, where it
@@ -58,6 +84,7 @@ func (c *Coord) Adopt(ctx context.Context, group GroupID, id content.ID, kind Ki
 	if c.holds == nil {
 		return ErrNoGroup
 	}
+	defer c.holds.adopt(id, false)
 	_, err = c.holds.store.Hold(ctx, id, share.HoldOptions{Kind: share.Kind(kind.String()), Adopt: true})
 	if err == nil {
 		c.holds.look(id)

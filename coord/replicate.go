@@ -205,7 +205,7 @@ func (r *replicator) fill(ctx context.Context) {
 		if !ok {
 			continue // another group fetches it
 		}
-		o := share.HoldOptions{Kind: share.Kind(pin.Kind.String()), Size: pin.Size, Sources: r.sources(r.state, r.plan, pin), Adopt: r.g.known().Adopt}
+		o := share.HoldOptions{Kind: share.Kind(pin.Kind.String()), Size: pin.Size, Sources: r.sources(r.state, r.plan, pin), Adopt: r.g.known().Adopt || r.h.willAdopt(id)}
 		fetching, cancel := context.WithCancel(ctx)
 		r.working[id] = cancel
 		r.fetches.Go(func() { r.fetch(fetching, id, o, m) })

@@ -39,6 +39,7 @@ type Pinned struct {
 	State    string       `json:"state"`
 	Verified int          `json:"verified"`         // copies
 	Wanted   int          `json:"wanted"`           // copies
+	Remedy   string       `json:"remedy,omitempty"` // what a person can do, when no more copies come by themselves
 	Shared   string       `json:"shared,omitempty"` // the path, when it was shared for this
 }
 
@@ -108,6 +109,9 @@ func (s *Server) pin(ctx context.Context, c *coord.Coord, req PinRequest) (*Pinn
 		o.Source.Addrs = append(o.Source.Addrs, a.String())
 	}
 	cl := c.Client(g.ID)
+	if req.Adopt {
+		c.WillAdopt(o.ID)
+	}
 	index, err := cl.Pin(ctx, o)
 	var conflict *coord.AnswerError
 	taken := errors.Is(err, coord.ErrConflict) && errors.As(err, &conflict)
@@ -135,7 +139,7 @@ func (s *Server) pin(ctx context.Context, c *coord.Coord, req PinRequest) (*Pinn
 
 func (d *Pinned) fill(p coord.Pin, h coord.PinHealth) {
 	d.Holders = append([]coord.Peer{}, p.Holders...)
-	d.State, d.Verified, d.Wanted = h.String(), h.Verified, h.Wanted
+	d.State, d.Verified, d.Wanted, d.Remedy = h.String(), h.Verified, h.Wanted, remedy(p, h)
 }
 
 // shareForPin shares a path that is to be pinned, and is not shared yet, with whoever
