@@ -169,7 +169,7 @@ func (s *simulation) forge(i int) {
 	if err != nil || m.leads() {
 		return
 	}
-	time.Sleep(10 * time.Millisecond) // what is committed is applied
+	time.Sleep(10 * time.Millisecond)                                   // what is committed is applied
 	s.held.offer(content.Root(fmt.Append(nil, "forged", s.made)), true) // the group may take it over
 	s.odd = forgeState(m, s.peers[0].self(), s.made)
 	if s.odd {
