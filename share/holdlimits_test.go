@@ -29,11 +29,17 @@ func TestQuotaIsKept(t *testing.T) {
 	watched := make(chan int64)
 	go func() { // what is really there, all the time
 		var most int64
-		for ctx.Err() == nil {
+		look := time.NewTicker(time.Millisecond)
+		defer look.Stop()
+		for {
 			most = max(most, treeSize(t, holder.lib.store.dir))
-			time.Sleep(time.Millisecond)
+			select {
+			case <-look.C:
+			case <-ctx.Done():
+				watched <- most
+				return
+			}
 		}
-		watched <- most
 	}()
 	var all sync.WaitGroup
 	errs := make([]error, len(shares))
