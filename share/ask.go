@@ -69,6 +69,9 @@ func readManifests(s io.ReadWriter, q metaRequest, fn func(Manifest, node.Envelo
 		if count == metaManifestsMax {
 			return end, &CorruptError{Reason: "its answer does not end"}
 		}
+		if len(a.Manifest) > valueMax { // one has no more, and many are kept
+			return end, &CorruptError{Reason: "its manifest is too long"}
+		}
 		e, err := node.DecodeEnvelope(a.Manifest)
 		if err != nil {
 			return end, &CorruptError{Reason: err.Error()}

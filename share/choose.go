@@ -62,7 +62,7 @@ func (g *getting) settle(ctx context.Context) (Candidate, error) {
 		g.note("%s", text)
 	}
 	if f.partial {
-		g.note("partial: more than %d providers claim to have this name, and the others were not asked", askedMax)
+		g.note("partial: more claim to have this name, or to mean something by it, than are asked and kept")
 	}
 	found, err := g.narrow(ctx, f)
 	if err != nil {

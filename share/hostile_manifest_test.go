@@ -173,6 +173,14 @@ var manifestLies = []struct {
 	{"manifest list without end", func(t *testing.T, p publisher, name Name, id content.ID) []byte {
 		return bytes.Repeat(manifestLine(p.sign(t, p.manifest(name, id, 10))), 1000)
 	}},
+	{"a manifest of tens of thousands of bytes", func(t *testing.T, p publisher, name Name, id content.ID) []byte {
+		body, err := json.Marshal(p.manifest(name, id, 10))
+		if err != nil {
+			t.Fatal(err)
+		}
+		more := `{"padding":"` + strings.Repeat("x", 40_000) + `",`
+		return manifestLine(p.signRaw(t, append([]byte(more), body[1:]...)))
+	}},
 	{"line without end", func(*testing.T, publisher, Name, content.ID) []byte {
 		return bytes.Repeat([]byte("x"), 4<<20)
 	}},

@@ -73,6 +73,9 @@ func (l *Library) find(ctx context.Context, w What, o FindOptions, m *meter) (*f
 	if w, err = trust.meant(w); err != nil {
 		return &finding{}, err
 	}
+	if o.From != "" && (w.Group != "" || w.Publisher != "" && w.Publisher != o.From) {
+		return &finding{}, fmt.Errorf("%w: %q says whose word is meant, and that is not %s", ErrBadWhat, Escape(w.String()), trust.who(o.From))
+	}
 	if w.Publisher != "" {
 		o.From = w.Publisher
 	}
@@ -326,13 +329,14 @@ func (r *resolving) mustKnow(missing []Friend) error {
 }
 
 // byFriends looks what the publishers in the book say, and returns those that
-// could not be asked and of whom nothing is held.
+// could not be asked and of whom nothing is held. One that offers only what is older
+// than what is held of it, as after its home was restored, has not taken that back.
 func (r *resolving) byFriends(f *finding) (missing []Friend, err error) {
 	f.candidates = r.search.candidates(func(p peer.ID) bool { return r.trust.petname(p) != "" }, tierFriends)
 	for _, friend := range r.trust.Friends {
 		says := slices.ContainsFunc(f.candidates, func(c Candidate) bool { return slices.Contains(c.Publishers, friend.Peer) })
-		q := r.search.inquiry(friend.Peer)
-		if says || q.answered || !slices.Contains(r.search.known, friend.Peer) {
+		q, refused := r.search.inquiry(friend.Peer), r.search.refused(friend.Peer)
+		if says || q.answered && !refused || !slices.Contains(r.search.known, friend.Peer) {
 			continue
 		}
 		held, err := r.remembered(friend.Peer)
@@ -343,16 +347,25 @@ func (r *resolving) byFriends(f *finding) (missing []Friend, err error) {
 			missing = append(missing, friend)
 			continue
 		}
-		f.notes = append(f.notes, fmt.Sprintf("%s can't be asked: what it published when it was got on %s counts",
-			Escape(string(friend.Name)), held.held.Format(time.DateOnly)))
+		why := "can't be asked"
+		if refused {
+			why = "offers an older version"
+		}
+		f.notes = append(f.notes, fmt.Sprintf("%s %s: what it published when it was got on %s counts",
+			Escape(string(friend.Name)), why, held.held.Format(time.DateOnly)))
 		f.add(*held)
 	}
 	if len(f.candidates) > 0 {
-		for _, m := range missing {
-			f.notes = append(f.notes, fmt.Sprintf("%s can't be asked whether it means the same", Escape(string(m.Name))))
-		}
+		f.unasked(missing)
 	}
 	return missing, nil
+}
+
+// unasked notes who could not be asked.
+func (f *finding) unasked(missing []Friend) {
+	for _, m := range missing {
+		f.notes = append(f.notes, fmt.Sprintf("%s can't be asked whether it means the same", Escape(string(m.Name))))
+	}
 }
 
 // add adds a candidate, or its publishers to the one of the same content.
@@ -421,8 +434,7 @@ func (r *resolving) byChoice(f *finding, choice Choice) (decided bool, err error
 		r.changed(f, choice)
 		return true, nil
 	}
-	r.contradict(f, choice)
-	return true, nil
+	return true, r.contradict(f, choice)
 }
 
 // heldChoice is what a choice meant last, for when nobody says what it means now.
@@ -470,7 +482,7 @@ func (r *resolving) chosenContent(choice Choice) Candidate {
 
 // contradict looks whether a tier above the one that the choice was made in says
 // otherwise now.
-func (r *resolving) contradict(f *finding, choice Choice) {
+func (r *resolving) contradict(f *finding, choice Choice) error {
 	made := choice.Tier
 	if made == tierStrangers && r.trust.petname(choice.Publisher) != "" {
 		made = tierFriends // it has got a petname since
@@ -483,7 +495,16 @@ func (r *resolving) contradict(f *finding, choice Choice) {
 		}
 	}
 	if made > tierFriends && len(above) == 0 {
-		above = r.search.candidates(func(p peer.ID) bool { return r.trust.petname(p) != "" && p != choice.Publisher }, tierFriends)
+		known := &finding{}
+		missing, err := r.byFriends(known)
+		if err != nil {
+			return err
+		}
+		above = known.candidates
+		if len(above) == 0 {
+			known.unasked(missing)
+		}
+		f.notes = append(f.notes, known.notes...)
 	}
 	differ := slices.ContainsFunc(above, func(c Candidate) bool {
 		return !slices.ContainsFunc(f.candidates, func(k Candidate) bool { return k.ID == c.ID })
@@ -499,6 +520,7 @@ func (r *resolving) contradict(f *finding, choice Choice) {
 			f.add(c)
 		}
 	}
+	return nil
 }
 
 // saidBy names who stands for a candidate.

@@ -325,6 +325,7 @@ func (s *search) askNow(ctx context.Context, p peer.AddrInfo, found bool) error 
 	})
 	s.trail.reached(s.library.node, p.ID, reached, err)
 	if err == nil { // who lies once is believed nothing
+		claims = s.most(claims)
 		network := networkOf(s.library.node.AddrOf(p.ID))
 		counts := false
 		for _, c := range claims {
@@ -353,6 +354,33 @@ func (s *search) askNow(ctx context.Context, p peer.AddrInfo, found bool) error 
 		}
 	}
 	return err
+}
+
+// claimsMax is how many manifests of one name are kept of one peer's answer. It has
+// as many different ones as it knows publishers of the name; a flood is a thousand,
+// and of thousands of candidates nobody chooses.
+const claimsMax = 16
+
+// most cuts what one peer claims to claimsMax: what is asked for stays, the word of
+// the known publishers first.
+func (s *search) most(claims []claim) []claim {
+	if len(claims) <= claimsMax {
+		return claims
+	}
+	rank := func(c claim) int {
+		switch {
+		case slices.Contains(s.known, c.manifest.Publisher):
+			return 0
+		case strings.HasPrefix(c.manifest.ID.Hex(), s.prefix):
+			return 1
+		}
+		return 2
+	}
+	slices.SortStableFunc(claims, func(a, b claim) int { return rank(a) - rank(b) })
+	s.mu.Lock()
+	s.report.partial = true
+	s.mu.Unlock()
+	return claims[:claimsMax]
 }
 
 // worse chooses of two errors of dials the one that tells of more than silence;
@@ -552,4 +580,12 @@ func (s *search) inquiry(p peer.ID) inquiry {
 		}
 	}
 	return i
+}
+
+// refused reports whether p's word was offered in an older version than was got
+// before, and not in the newest.
+func (s *search) refused(p peer.ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.outdated[p] > 0 && len(s.newest[p]) == 0
 }

@@ -24,6 +24,7 @@ type rivals struct {
 	getter         *testPeer
 	peers          []peer.AddrInfo // to be asked, where there is no other way
 	stopAnn        func()
+	port           int // of their local network
 	notes          []string
 	groups         []Indexed
 	groupErr       error
@@ -40,7 +41,8 @@ func startRivals(t *testing.T, where string) *rivals {
 		helper, _ := startPeer(t, node.Config{Role: node.RoleHelper})
 		c.Bootstrap = []peer.AddrInfo{helper.AddrInfo()}
 	case "lan":
-		c.NoDHT, c.LANPort = true, lanPort(t)
+		r.port = lanPort(t)
+		c.NoDHT, c.LANPort = true, r.port
 	default:
 		c.NoDHT = true
 	}

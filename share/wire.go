@@ -25,7 +25,7 @@ import (
 //	{"op":"search","query":{…}}   manifests of shares whose names a query means
 //
 // and the other side answers each request with any number of manifest lines,
-// 64 at most, and a last line:
+// 64 at most, each envelope of 16 KiB at most, and a last line:
 //
 //	{"manifest":{"sender":…,"content":…,"signature":…}}
 //	{"end":true}                  or {"end":true,"error":"why"}

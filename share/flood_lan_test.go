@@ -1,0 +1,200 @@
+package share
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/node"
+	"github.com/p2pshare/p2pshare/share/content"
+)
+
+// Neighbors that claim thousands of contents under one name.
+
+// floodOf answers a question for a name with as many manifests as fit, each of
+// another publisher and another content; who asks for data of one waits in vain.
+func floodOf(t *testing.T, name Name, seed string) handlers {
+	t.Helper()
+	var answer []byte
+	for i := range metaManifestsMax {
+		p := newPublisher(t)
+		answer = append(answer, manifestLine(p.sign(t, p.manifest(name, content.Root(fmt.Append(nil, seed, i)), 10)))...)
+	}
+	return handlers{metaProtocol: answerMeta(append(answer, endLine...)), dataProtocol: hang}
+}
+
+func TestAFloodOfTheLocalNetworkDecidesNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it runs sixty nodes")
+	}
+	const flooders = 60 // as many as one address may have in the table of neighbors
+	r := startRivals(t, "lan")
+	lib := r.getter.lib
+	timed := func(what string, o GetOptions) (content.ID, error) {
+		t.Helper()
+		begun := time.Now()
+		id, err := r.get(t, what, o)
+		if took := time.Since(begun); took > 10*time.Second {
+			t.Errorf("Get(%s) takes %s in a flood, want at most 10 s", what, took)
+		}
+		return id, err
+	}
+	must := func(what string, o GetOptions, want Share) {
+		t.Helper()
+		if id, err := timed(what, o); err != nil || id != want.ID {
+			t.Errorf("Get(%s) in a flood = %s, %v, want %s", what, id.Short(), err, want.ID.Short())
+		}
+	}
+	// A choice is made before the other publisher has its friends come.
+	r.mustGet(t, "report.pdf", GetOptions{Pick: r.byAnn.ID}, r.byAnn)
+	for i := range flooders {
+		startLANLiar(t, r.port, floodOf(t, "report.pdf", fmt.Sprintf("flooder %d ", i)))
+	}
+	r.getter.waitNeighbors(t, flooders)
+	must("report.pdf", GetOptions{}, r.byAnn)
+	must(r.ann.ID().String()+"/report.pdf", GetOptions{Strict: true}, r.byAnn)
+	must("report.pdf", GetOptions{From: r.ann.ID()}, r.byAnn)
+
+	if err := lib.Forget("report.pdf"); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []GetOptions{{}, {Any: true}, {Strict: true}} {
+		_, err := timed("Report.pdf", o)
+		var many *AmbiguousError
+		if !errors.As(err, &many) || !many.Partial {
+			t.Fatalf("Get in a flood = %v, want it ambiguous, and partial", err)
+		}
+		if n := len(many.Candidates); n > 2+flooders*claimsMax {
+			t.Errorf("%d candidates are kept of %d that are claimed", n, flooders*metaManifestsMax)
+		}
+	}
+	// Whether ann is among those that are asked is up to the flood, but it is hers or nobody's.
+	if id, err := timed("report.pdf#"+r.byAnn.ID.Hex()[:16], GetOptions{}); id != r.byAnn.ID && !errors.Is(err, ErrNotFound) {
+		t.Errorf("Get of ann's prefix in a flood = %s, %v, want hers or ErrNotFound", id.Short(), err)
+	} else if err == nil {
+		if err := lib.Forget("report.pdf"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.groups = []Indexed{{Group: "office", Name: "report.pdf", ID: r.byAnn.ID, Kind: KindFile, Size: r.byAnn.Size, Holders: []peer.AddrInfo{r.ann.AddrInfo()}}}
+	must("@office/report.pdf", GetOptions{Strict: true}, r.byAnn)
+	must("report.pdf", GetOptions{}, r.byAnn)
+	r.groups = nil
+	if _, err := lib.TrustPeer(r.ann.ID(), "ann"); err != nil {
+		t.Fatal(err)
+	}
+	must("ann/report.pdf", GetOptions{Strict: true}, r.byAnn)
+	must("report.pdf", GetOptions{Strict: true}, r.byAnn)
+}
+
+// TestOneNeighborIsOneVoiceAmongMany has one neighbor claim as many contents as an
+// answer holds, of as many publishers.
+func TestOneNeighborIsOneVoiceAmongMany(t *testing.T) {
+	r := startRivals(t, "lan")
+	startLANLiar(t, r.port, floodOf(t, "report.pdf", "one"))
+	r.getter.waitNeighbors(t, 3)
+	f, err := r.getter.lib.find(t.Context(), What{Name: "report.pdf"}, FindOptions{}, newMeter(nil, PhaseLocal))
+	defer f.end()
+	if err != nil || !f.partial || len(f.candidates) > 2+claimsMax {
+		t.Errorf("find = %d candidates, partial %t, %v, want at most %d of %d, and that they are not all",
+			len(f.candidates), f.partial, err, 2+claimsMax, 2+metaManifestsMax)
+	}
+	for _, want := range []Share{r.byAnn, r.byEve} {
+		if !slices.ContainsFunc(f.candidates, func(c Candidate) bool { return c.ID == want.ID }) {
+			t.Errorf("%s is not among the candidates", want.ID.Short())
+		}
+	}
+	r.mustFail(t, "report.pdf", GetOptions{}, ErrAmbiguous)
+}
+
+// TestWhatIsAskedForIsKeptOfALongAnswer has a neighbor that tells of the wanted
+// content, and of the wanted publisher, last.
+func TestWhatIsAskedForIsKeptOfALongAnswer(t *testing.T) {
+	getter, _ := startPeer(t, node.Config{NoDHT: true})
+	var answer []byte
+	last := newPublisher(t)
+	id := content.Root([]byte("the last"))
+	for i := range metaManifestsMax - 1 {
+		p := newPublisher(t)
+		answer = append(answer, manifestLine(p.sign(t, p.manifest("x", content.Root([]byte{byte(i)}), 10)))...)
+	}
+	answer = append(answer, manifestLine(last.sign(t, last.manifest("x", id, 10)))...)
+	teller := startRaw(t, nil, handlers{metaProtocol: answerMeta(append(answer, endLine...))})
+	for name, w := range map[string]What{
+		"prefix":    {Name: "x", Prefix: id.Hex()[:8]},
+		"publisher": {Name: "x", Publisher: last.id},
+	} {
+		found, err := getter.lib.Find(t.Context(), w, FindOptions{Peers: []peer.AddrInfo{teller.AddrInfo()}})
+		if err != nil || len(found) != 1 || found[0].ID != id {
+			t.Errorf("by %s: Find = %v, %v, want the one that was told last", name, found, err)
+		}
+	}
+	if _, err := getter.lib.TrustPeer(last.id, "last"); err != nil {
+		t.Fatal(err)
+	}
+	found, err := getter.lib.Find(t.Context(), What{Name: "x"}, FindOptions{Peers: []peer.AddrInfo{teller.AddrInfo()}})
+	if err != nil || len(found) != 1 || found[0].ID != id || found[0].Tier != tierFriends {
+		t.Errorf("with a petname: Find = %v, %v, want the one of the publisher that has it", found, err)
+	}
+}
+
+// TestAPublisherThatForgotIsNotReplacedByStrangers has one with a petname offer an
+// older version than was got from it, as after its home was restored.
+func TestAPublisherThatForgotIsNotReplacedByStrangers(t *testing.T) {
+	r := startRivals(t, "address")
+	lib := r.getter.lib
+	newer := r.eve.add(t, r.eve.write(t, "a copy.bin", []byte("ann's, and newer")), AddOptions{})
+	r.peers[1] = r.eve.AddrInfo()
+	v := version{ID: newer.ID, Kind: KindFile, Size: newer.Size, Seq: time.Now().Add(time.Hour).UnixMilli(), At: now()}
+	if err := lib.catalog.keepVersion(r.ann.ID(), "report.pdf", v); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lib.TrustPeer(r.ann.ID(), "ann"); err != nil {
+		t.Fatal(err)
+	}
+	found, err := lib.Find(t.Context(), What{Name: "report.pdf"}, FindOptions{Peers: r.peers})
+	if err != nil || len(found) != 1 || found[0].ID != newer.ID {
+		t.Errorf("Find = %v, %v, want what was got from ann before", found, err)
+	}
+	if id, err := r.get(t, "report.pdf", GetOptions{}); err == nil && id != newer.ID {
+		t.Errorf("Get = %s, want %s or an error", id.Short(), newer.ID.Short())
+	}
+	if !r.noted("ann offers an older version") {
+		t.Errorf("notes %q do not tell that ann offers an older version", r.notes)
+	}
+}
+
+// TestAStrangersChoiceIsCheckedAgainstWhatIsHeld has a publisher with a petname be
+// away whose word was got before, and differs from a stranger's that was chosen.
+func TestAStrangersChoiceIsCheckedAgainstWhatIsHeld(t *testing.T) {
+	r := startRivals(t, "address")
+	lib := r.getter.lib
+	r.mustGet(t, r.ann.ID().String()+"/report.pdf", GetOptions{}, r.byAnn)
+	r.mustGet(t, "report.pdf", GetOptions{Pick: r.byEve.ID}, r.byEve)
+	r.stopAnn()
+	gone := newPublisher(t)
+	if _, err := lib.TrustPeer(gone.id, "gone"); err != nil {
+		t.Fatal(err)
+	}
+	r.mustGet(t, "report.pdf", GetOptions{}, r.byEve)
+	if !r.noted("gone can't be asked whether it means the same") {
+		t.Errorf("notes %q do not tell of who can't be asked", r.notes)
+	}
+	if _, err := lib.TrustPeer(r.ann.ID(), "ann"); err != nil {
+		t.Fatal(err)
+	}
+	r.mustFail(t, "report.pdf", GetOptions{}, ErrChanged)
+}
+
+// TestFromDoesNotContradictWhat has a form of WHAT say whose word is meant, and
+// From another's.
+func TestFromDoesNotContradictWhat(t *testing.T) {
+	r := startRivals(t, "address")
+	r.groups = []Indexed{{Group: "office", Name: "report.pdf", ID: r.byAnn.ID, Kind: KindFile, Size: r.byAnn.Size, Holders: []peer.AddrInfo{r.ann.AddrInfo()}}}
+	r.mustFail(t, "@office/report.pdf", GetOptions{From: r.eve.ID()}, ErrBadWhat)
+	r.mustFail(t, r.ann.ID().String()+"/report.pdf", GetOptions{From: r.eve.ID()}, ErrBadWhat)
+	r.mustGet(t, r.ann.ID().String()+"/report.pdf", GetOptions{From: r.ann.ID()}, r.byAnn)
+}
