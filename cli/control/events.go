@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/coord"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -17,7 +18,9 @@ import (
 const (
 	transfersEvery = 250 * time.Millisecond
 	sharesEvery    = time.Second
+	linksEvery     = time.Second
 	groupsEvery    = 5 * time.Second
+	pinsEvery      = time.Second // a look whether anything has changed
 	heartbeatEvery = 15 * time.Second
 	eventStall     = 30 * time.Second // for a client to take one event
 	watchersMax    = 32               // clients at once
@@ -48,6 +51,8 @@ type GroupsNow struct {
 //	event: shares     data: SharesChanged
 //	event: neighbor   data: Neighbor, with its State
 //	event: groups     data: GroupsNow
+//	event: pins       data: PinsNow, one for each group
+//	event: links      data: LinksNow
 //
 // Whoever connects is told all there is, neighbors as joined, and then what changes; so
 // who was cut off connects again and has missed nothing that still holds. There
@@ -76,7 +81,10 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	every(sharesEvery, changed(out, "shares", func() any { return &SharesChanged{s.cfg.Library.Revision()} }))
 	if s.cfg.Coord != nil {
 		every(groupsEvery, changed(out, "groups", func() any { return s.groupsNow(ctx) }))
+		pins := &pinsFollowed{server: s, out: out, told: map[coord.GroupID]*pinsTold{}}
+		every(pinsEvery, func() error { return pins.look(ctx) })
 	}
+	every(linksEvery, changed(out, "links", func() any { return &LinksNow{s.links.lines()} }))
 	every(heartbeatEvery, out.heartbeat)
 	if s.cfg.Node.LANStatus().Err == nil {
 		g.Go(func() error { return s.tellNeighbors(ctx, out) })

@@ -30,7 +30,7 @@ var roots = []any{
 	PlanDone{}, Pinned{}, Unpinned{}, Drained{}, Copied{}, Source{}, NamesChanged{}, Verified{}, VerifyDone{}, Collected{},
 	Session{}, LoggedIn{}, Uploaded{}, Error{}, Neighbor{},
 	Transfer{}, Listed{}, Conn{}, Finding{}, GroupStatus{}, GroupSurvey{}, MemberLine{}, ChangeLine{}, PinLine{}, TrustEntry{},
-	ServeLinkRequest{}, ServingLink{}, Received{}, LinkExpired{}, Found{}, Searched{}, share.Hit{}, Status{}, Hello{}, Linked{}, Moving{}, SharesChanged{}, GroupsNow{},
+	ServeLinkRequest{}, ServingLink{}, Received{}, LinkExpired{}, Found{}, Searched{}, share.Hit{}, Status{}, Hello{}, Linked{}, Moving{}, SharesChanged{}, GroupsNow{}, PinsNow{}, LinksNow{}, StopLinkRequest{},
 }
 
 // description is openapi.json, as far as tests look into it.
@@ -134,7 +134,7 @@ type schemas struct {
 
 // alsoPlain are events that occur without their field event, too: in a listing, or
 // inside another object.
-var alsoPlain = []string{"Neighbor", "Error"}
+var alsoPlain = []string{"Neighbor", "ServingLink", "Error"}
 
 type object = map[string]any
 

@@ -289,10 +289,12 @@ func sendPins(ctx context.Context, cl *coord.Client, o pinListing, out *stream) 
 			pins = explained(ctx, cl, pins, o.ReadOptions)
 		}
 		for _, p := range pins {
-			if err := sendPin(p, has[p.ID], page, o, out); err != nil {
-				return sent, err
+			for _, line := range pinLines(p, has[p.ID], page, o) {
+				if err := out.sendLine(line); err != nil {
+					return sent, err
+				}
+				sent = true
 			}
-			sent = true
 		}
 	}
 	return sent, nil

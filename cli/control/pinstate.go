@@ -72,8 +72,9 @@ type pinListing struct {
 	explain bool
 }
 
-// sendPin sends a line for each name of a pin. has is what members said of it.
-func sendPin(p coord.Pin, has map[coord.Peer]coord.Holding, page coord.PinPage, how pinListing, out *stream) error {
+// pinLines are the lines of a pin: one for each of its names. has is what members said
+// of it.
+func pinLines(p coord.Pin, has map[coord.Peer]coord.Holding, page coord.PinPage, how pinListing) (lines []PinLine) {
 	h := coord.HealthOf(p, has)
 	line := PinLine{ID: p.ID, Kind: share.Kind(p.Kind.String()), Size: p.Size, Replicas: p.Replicas, PinState: pinState(h),
 		Copies: []PinCopy{}, Doubted: p.Unproven, Absent: p.Absent, Remedy: remedy(p, h), By: p.By, Index: p.Index, Stale: how.Stale, Cut: page.Cut}
@@ -101,11 +102,9 @@ func sendPin(p coord.Pin, has map[coord.Peer]coord.Holding, page coord.PinPage, 
 		p.Names = []string{""}
 	}
 	for _, line.Name = range p.Names {
-		if err := out.sendLine(line); err != nil {
-			return err
-		}
+		lines = append(lines, line)
 	}
-	return nil
+	return lines
 }
 
 // explain tells who is to hold a pin, and why those.

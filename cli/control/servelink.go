@@ -20,8 +20,7 @@ import (
 	"time"
 
 	"github.com/p2pshare/p2pshare/share"
-	"golang.org/x/net/netutil"
-	"golang.org/x/sync/errgroup"
+	"github.com/p2pshare/p2pshare/share/content"
 	"rsc.io/qr"
 )
 
@@ -35,6 +34,8 @@ const (
 	linkExpireMax     = 30 * 24 * time.Hour
 	// linkConns is how many connections one link serves at a time.
 	linkConns = 64
+	// linksMax is how many links are served at a time; a further one is refused.
+	linksMax = 32
 	// Limits of what is received, unless the request sets others.
 	linkReceiveBytes = 1 << 30
 	linkReceiveFiles = 100
@@ -42,7 +43,7 @@ const (
 )
 
 // ServeLinkRequest is the body of POST /serve-link. The link is served as long as the
-// request is open.
+// request is open, or with Detached until it expires or is stopped, or the peer ends.
 type ServeLinkRequest struct {
 	What    string   `json:"what"`
 	Literal bool     `json:"literal,omitempty"`
@@ -58,15 +59,18 @@ type ServeLinkRequest struct {
 	Receive      string `json:"receive,omitempty"`
 	ReceiveBytes int64  `json:"receive_bytes,omitempty"`
 	ReceiveFiles int    `json:"receive_files,omitempty"`
+	Detached     bool   `json:"detached,omitempty"` // go on when the request's connection closes
 }
 
-// ServingLink tells where a content is served.
+// ServingLink tells where a content is served. It is a line of GET /serve-link, too.
 type ServingLink struct {
-	URL     string     `json:"url"` // with the token
-	Name    share.Name `json:"name"`
-	Size    int64      `json:"size"` // bytes; -1: a directory's, which is not known
-	Expires time.Time  `json:"expires"`
-	Receive string     `json:"receive,omitempty"`
+	URL      string     `json:"url"` // with the token
+	Name     share.Name `json:"name"`
+	ID       content.ID `json:"id"`
+	Size     int64      `json:"size"` // bytes; -1: a directory's, which is not known
+	Expires  time.Time  `json:"expires"`
+	Receive  string     `json:"receive,omitempty"`
+	Received int        `json:"received,omitempty"` // files that were sent here
 }
 
 // Received tells of a file that was sent here.
@@ -85,31 +89,6 @@ func (*ServingLink) event() string { return "serving" }
 func (*Received) event() string    { return "received" }
 func (*LinkExpired) event() string { return "expired" }
 
-// serveLink answers POST /serve-link.
-func (s *Server) serveLink(w http.ResponseWriter, r *http.Request) {
-	req, ok := decode[ServeLinkRequest](w, r)
-	if !ok {
-		return
-	}
-	l, err := s.openLink(r.Context(), req)
-	if err != nil {
-		writeError(w, s.explain(err))
-		return
-	}
-	out := newStream(w, r, contentTypeLines)
-	l.told = out
-	out.send(&ServingLink{URL: l.url, Name: l.meant.Name, Size: l.meant.Size, Expires: l.expires.UTC().Truncate(time.Second), Receive: req.Receive})
-	ctx, cancel := context.WithDeadline(r.Context(), l.expires)
-	defer cancel()
-	g, ctx := errgroup.WithContext(ctx)
-	serve(ctx, g, netutil.LimitListener(l.listener, linkConns), l)
-	if err := g.Wait(); err != nil {
-		out.fail(ErrorOf(err))
-		return
-	}
-	out.send(&LinkExpired{URL: l.url})
-}
-
 // link is one link that is served. It is the handler of its listener.
 type link struct {
 	req      ServeLinkRequest
@@ -122,11 +101,13 @@ type link struct {
 	token    string
 	cookie   string // its value
 	expires  time.Time
-	told     *stream
+	told     func(Event) // of what is received
+	stop     func()      // ends it early
 	mux      http.ServeMux
 
-	mu    sync.Mutex
-	files int // guarded by mu: received, or on their way
+	mu       sync.Mutex
+	files    int // guarded by mu: received, or on their way
+	received int // guarded by mu
 }
 
 func (s *Server) openLink(ctx context.Context, req ServeLinkRequest) (*link, error) {
@@ -351,8 +332,11 @@ func (l *link) receiveOne(r *http.Request, name string, in io.Reader) error {
 		l.mu.Unlock()
 		return err
 	}
+	l.mu.Lock()
+	l.received++
+	l.mu.Unlock()
 	from, _, _ := net.SplitHostPort(r.RemoteAddr)
-	l.told.send(&Received{Path: path, Size: size, From: from})
+	l.told(&Received{Path: path, Size: size, From: from})
 	return nil
 }
 

@@ -3,6 +3,7 @@ package control
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"mime/multipart"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -214,4 +216,88 @@ func TestLinkExpires(t *testing.T) {
 			t.Errorf("ServeLink(%+v) succeeds", req)
 		}
 	}
+}
+
+// TestDetachedLinkIsListedUntilItIsStopped: and goes on without the request that made it.
+func TestDetachedLinkIsListedUntilItIsStopped(t *testing.T) {
+	p := startRunning(t)
+	s := p.add(t, "a.txt", []byte("a"))
+	client := connect(t, p.home)
+	ask := func(method string, req any, into any) int {
+		t.Helper()
+		body, err := json.Marshal(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := http.NewRequestWithContext(t.Context(), method, "http://p2pshare"+pathServeLink, bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/json")
+		answer, err := client.http.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		if err := json.NewDecoder(answer.Body).Decode(into); err != nil && err != io.EOF {
+			t.Fatal(err)
+		}
+		return answer.StatusCode
+	}
+	events, _ := follow(t, t.Context(), client)
+	var now LinksNow
+	if events.next("links", &now); len(now.Links) != 0 {
+		t.Fatalf("links = %+v before there is one", now)
+	}
+	dir := t.TempDir()
+	var made ServingLink
+	ask("POST", ServeLinkRequest{What: s.ID.String(), Address: "127.0.0.1", Detached: true, Receive: dir}, &made)
+	if events.next("links", &now); len(now.Links) != 1 || *now.Links[0] != made || made.ID != s.ID || made.URL == "" {
+		t.Errorf("the event tells of %+v, want %+v", now.Links, made)
+	}
+	b := newBrowser(t, &made)
+	b.open(made.URL)
+	if status, body, _ := b.do("GET", "/file", "", nil); status != 200 || body != "a" {
+		t.Errorf("GET /file = %d %q", status, body)
+	}
+	b.send("for you.txt", []byte("x"))
+	for now.Links[0].Received == 0 {
+		events.next("links", &now)
+	}
+	var listed ServingLink
+	if ask("GET", nil, &listed); listed != *now.Links[0] {
+		t.Errorf("it is listed as %+v, want %+v", listed, now.Links[0])
+	}
+	var failed Error
+	if status := ask("DELETE", StopLinkRequest{URL: "http://127.0.0.1:1/#x"}, &failed); status != 404 || failed.Code != CodeNotFound {
+		t.Errorf("stopping another: %d %+v, want 404", status, failed)
+	}
+	if status := ask("DELETE", StopLinkRequest{URL: made.URL}, new(LinkExpired)); status != 200 {
+		t.Errorf("stopping it: %d", status)
+	}
+	if events.next("links", &now); len(now.Links) != 0 {
+		t.Errorf("links = %+v after it was stopped", now.Links)
+	}
+	var none ServingLink
+	if ask("GET", nil, &none); none.URL != "" {
+		t.Errorf("it is listed as %+v after it was stopped", none)
+	}
+}
+
+func TestLinksAreLimited(t *testing.T) {
+	p := startRunning(t)
+	s := p.add(t, "a.txt", []byte("a"))
+	var last func() error
+	for range linksMax {
+		_, _, last = startLink(t, p, ServeLinkRequest{What: s.ID.String()})
+	}
+	client := connect(t, p.home)
+	if _, err := client.ServeLink(t.Context(), ServeLinkRequest{What: s.ID.String(), Address: "127.0.0.1"}, func(Event) {}); ErrorOf(err).Code != CodeRefused {
+		t.Errorf("link %d: %v, want it refused", linksMax+1, err)
+	}
+	last()
+	for len(p.server.links.lines()) >= linksMax {
+		runtime.Gosched()
+	}
+	startLink(t, p, ServeLinkRequest{What: s.ID.String()})
 }

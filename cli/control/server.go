@@ -30,6 +30,8 @@
 //	POST   /api/v1/names/OP   NamesRequest   → names | error
 //	GET    /api/v1/status                    → Status
 //	POST   /api/v1/serve-link ServeLinkRequest → lines: serving, received, expired | error
+//	GET    /api/v1/serve-link                → lines: ServingLink
+//	DELETE /api/v1/serve-link StopLinkRequest → expired | error
 //	GET    /api/v1/id                        → Hello
 //	GET    /api/v1/events                    → server-sent events: see Server.events
 //	POST   /api/v1/uploads    name | path, batch; the bytes → uploaded | error
@@ -132,6 +134,7 @@ type Server struct {
 	transfers transfers
 	uploading chan struct{} // holds a token for each upload under way
 	batches   batches
+	links     links
 	watchers  atomic.Int32 // clients of events
 	recording sync.Mutex   // one writer of transfersName at a time
 	limiting  sync.Mutex   // one change of the limits at a time
@@ -301,7 +304,9 @@ func (s *Server) table(ctx context.Context, g *errgroup.Group) []route {
 		{"POST", pathNames + "/{op}", s.changeNames},
 		{"GET", pathStatus, s.status},
 		{"GET", pathID, s.id},
-		{"POST", pathServeLink, s.serveLink},
+		{"POST", pathServeLink, func(w http.ResponseWriter, r *http.Request) { s.serveLink(ctx, g, w, r) }},
+		{"GET", pathServeLink, s.listLinks},
+		{"DELETE", pathServeLink, s.stopLink},
 		{"GET", pathEvents, s.events},
 		{"POST", pathUploads, s.upload},
 		{"GET", pathLink, s.link},
