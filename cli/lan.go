@@ -14,7 +14,7 @@ import (
 )
 
 func (a *app) lanCommand() *cobra.Command {
-	var req control.NeighborsRequest
+	var req control.ProbeRequest
 	cmd := &cobra.Command{
 		Use:   "lan",
 		Short: "Show who is on the local network and what they share",
@@ -31,16 +31,16 @@ a range, or name a peer with --peer IP:PORT; p2pshare doctor looks into it.`,
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.BoolVar(&req.Watch, "watch", false, "go on, and tell who comes, changes and goes")
-	flags.StringVar(&req.Probe, "probe", "", "say hello to each address of this private `CIDR`, a thousand a second")
+	flags.StringVar(&req.Range, "probe", "", "say hello to each address of this private `CIDR`, a thousand a second")
 	networkFlags(cmd)
 	return cmd
 }
 
-func (a *app) runLAN(cmd *cobra.Command, req control.NeighborsRequest) error {
-	if req.Probe != "" {
-		r, err := netip.ParsePrefix(req.Probe)
+func (a *app) runLAN(cmd *cobra.Command, req control.ProbeRequest) error {
+	if req.Range != "" {
+		r, err := netip.ParsePrefix(req.Range)
 		if err != nil {
-			return usageOf(cmd, "--probe %q is not a range of addresses", req.Probe).WithHint("write it like 192.168.1.0/24")
+			return usageOf(cmd, "--probe %q is not a range of addresses", req.Range).WithHint("write it like 192.168.1.0/24")
 		}
 		if err := node.CheckProbe(r); err != nil {
 			return usageOf(cmd, "--probe %s", err).WithHint("write it like 192.168.1.0/24")

@@ -167,15 +167,15 @@ func (c *Client) Peers(ctx context.Context) iter.Seq2[Conn, error] {
 	return list[Conn](ctx, c, pathPeers+"?wait=true")
 }
 
-// Neighbors lists who is on the local network and what they share; with
-// req.Watch it goes on until ctx ends.
-func (c *Client) Neighbors(ctx context.Context, req NeighborsRequest) iter.Seq2[Neighbor, error] {
+// Neighbors lists who is on the local network and what they share, after a hello to
+// each address of req.Range if there is one; with req.Watch it goes on until ctx ends.
+func (c *Client) Neighbors(ctx context.Context, req ProbeRequest) iter.Seq2[Neighbor, error] {
+	if req.Range != "" {
+		return listOf[Neighbor](ctx, c, http.MethodPost, pathNeighbors+"/probe", req)
+	}
 	query := url.Values{}
 	if req.Watch {
 		query.Set("watch", "true")
-	}
-	if req.Probe != "" {
-		query.Set("probe", req.Probe)
 	}
 	return list[Neighbor](ctx, c, pathNeighbors+"?"+query.Encode())
 }
@@ -363,9 +363,14 @@ func runStream[T Event](ctx context.Context, c *Client, method, path string, req
 
 // list reads the lines of a listing.
 func list[T any](ctx context.Context, c *Client, path string) iter.Seq2[T, error] {
+	return listOf[T](ctx, c, http.MethodGet, path, nil)
+}
+
+// listOf reads the lines of the answer to a request.
+func listOf[T any](ctx context.Context, c *Client, method, path string, req any) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var zero T
-		body, err := c.do(ctx, http.MethodGet, path, nil)
+		body, err := c.do(ctx, method, path, req)
 		if err != nil {
 			yield(zero, err)
 			return

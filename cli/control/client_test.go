@@ -41,7 +41,16 @@ func startFake(t *testing.T, handler http.HandlerFunc) (home string, stop func()
 	return home, stop
 }
 
+// connect connects to a real peer, whose answers are compared with openapi.json.
 func connect(t *testing.T, home string) *Client {
+	t.Helper()
+	c := connectFake(t, home)
+	c.http.Transport = conforming(t, c.http.Transport)
+	return c
+}
+
+// connectFake connects to what startFake serves.
+func connectFake(t *testing.T, home string) *Client {
 	t.Helper()
 	c, err := Connect(t.Context(), home)
 	if err != nil {
@@ -53,7 +62,7 @@ func connect(t *testing.T, home string) *Client {
 
 func TestConnectTellsWhoRuns(t *testing.T) {
 	home, stop := startFake(t, http.NotFound)
-	if got := connect(t, home).Hello(); got.PID != 7 || got.Service != ServiceServing {
+	if got := connectFake(t, home).Hello(); got.PID != 7 || got.Service != ServiceServing {
 		t.Errorf("Hello() = %+v, want process 7, serving", got)
 	}
 	stop()
@@ -99,7 +108,7 @@ func TestStreamedGet(t *testing.T) {
 				}
 			})
 			var out bytes.Buffer
-			_, err := connect(t, home).Get(t.Context(), GetRequest{Stream: true}, &out, func(Event) {})
+			_, err := connectFake(t, home).Get(t.Context(), GetRequest{Stream: true}, &out, func(Event) {})
 			checkError(t, err, tt.want)
 			if !bytes.Equal(out.Bytes(), payload[:tt.wantOut]) {
 				t.Errorf("%d bytes came out, want the first %d", out.Len(), tt.wantOut)
@@ -140,7 +149,7 @@ func TestGetTellsItsOwnWriteError(t *testing.T) {
 		s.send(&Done{})
 	})
 	full := errors.New("disk full")
-	_, err := connect(t, home).Get(t.Context(), GetRequest{Stream: true}, failingWriter{full}, func(Event) {})
+	_, err := connectFake(t, home).Get(t.Context(), GetRequest{Stream: true}, failingWriter{full}, func(Event) {})
 	if !errors.Is(err, full) || errors.Is(err, ErrGone) {
 		t.Errorf("Get into a full disk = %v, want %v", err, full)
 	}
@@ -161,7 +170,7 @@ func TestCancelEndsThePeersWork(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	failed := make(chan error, 1)
-	client := connect(t, home)
+	client := connectFake(t, home)
 	go func() {
 		_, err := client.Get(ctx, GetRequest{}, nil, func(Event) {})
 		failed <- err
@@ -185,7 +194,7 @@ func TestStopCutsRequestsOff(t *testing.T) {
 		s.fail(ErrorOf(r.Context().Err())) // must not be told as the request's end
 	})
 	failed := make(chan error, 1)
-	client := connect(t, home)
+	client := connectFake(t, home)
 	go func() {
 		_, err := client.Get(t.Context(), GetRequest{}, nil, func(Event) {})
 		failed <- err
@@ -206,7 +215,7 @@ func TestListing(t *testing.T) {
 	})
 	var names []string
 	var last error
-	for l, err := range connect(t, home).Shares(t.Context()) {
+	for l, err := range connectFake(t, home).Shares(t.Context()) {
 		names, last = append(names, l.Name), err
 	}
 	if got := strings.Join(names, ","); got != "a,b," {
@@ -221,7 +230,7 @@ func TestBadRequests(t *testing.T) {
 			writeJSON(w, struct{}{})
 		}
 	})
-	client := connect(t, home)
+	client := connectFake(t, home)
 	for name, tt := range map[string]struct {
 		req  any
 		want error
@@ -252,7 +261,7 @@ func TestStopCutsListingsOff(t *testing.T) {
 		s.abortIfCutOff()
 	})
 	failed := make(chan error, 1)
-	client := connect(t, home)
+	client := connectFake(t, home)
 	go func() {
 		var last error
 		for _, err := range client.Shares(t.Context()) {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
+	"github.com/p2pshare/p2pshare/coord"
 	"github.com/p2pshare/p2pshare/node"
 	"github.com/p2pshare/p2pshare/share"
 	"github.com/p2pshare/p2pshare/share/content"
@@ -29,33 +30,55 @@ type running struct {
 	home, dir string
 	node      *node.Node
 	lib       *share.Library
+	coord     *coord.Coord // nil, unless started with startWhole
 	server    *Server
 }
 
 // startRunning runs a peer that asks the others first.
 func startRunning(t testing.TB, others ...*running) *running {
 	t.Helper()
+	return startPeer(t, node.Config{NoMulticast: true}, false, others...)
+}
+
+// startWhole runs a peer that has neighbors, who use the same port, and can be in groups.
+func startWhole(t testing.TB, lanPort int, others ...*running) *running {
+	t.Helper()
+	return startPeer(t, node.Config{LANPort: lanPort}, true, others...)
+}
+
+func startPeer(t testing.TB, c node.Config, groups bool, others ...*running) *running {
+	t.Helper()
 	p := &running{home: filepath.Join(t.TempDir(), "home"), dir: t.TempDir()}
+	c.Dir, c.NoDHT, c.Values = p.home, true, share.ValueRecords()
+	c.Listen = []ma.Multiaddr{ma.StringCast("/ip4/127.0.0.1/tcp/0")}
 	var err error
-	p.node, err = node.New(t.Context(), node.Config{Dir: p.home, NoDHT: true, NoMulticast: true,
-		Listen: []ma.Multiaddr{ma.StringCast("/ip4/127.0.0.1/tcp/0")}, Values: share.ValueRecords()})
-	if err != nil {
+	if p.node, err = node.New(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
 	if p.lib, err = share.Open(p.node, share.Config{}); err != nil {
 		t.Fatal(err)
 	}
+	runs := []func(context.Context) error{p.node.Run, p.lib.Run}
+	if groups {
+		if p.coord, err = coord.Open(p.node, coord.Config{Store: p.lib}); err != nil {
+			t.Fatal(err)
+		}
+		p.lib.SetIndex(p.coord.Resolve, func() bool { return len(p.coord.Known()) > 0 })
+		p.lib.SetSearchIndex(p.coord.Search)
+		runs = append(runs, p.coord.Run)
+	}
 	var peers []peer.AddrInfo
 	for _, o := range others {
 		peers = append(peers, o.node.AddrInfo())
 	}
-	p.server, err = Listen(Config{Home: p.home, Node: p.node, Library: p.lib, Service: ServiceServing, TCP: true, Peers: peers, Version: "test"})
+	p.server, err = Listen(Config{Home: p.home, Node: p.node, Library: p.lib, Coord: p.coord, Service: ServiceServing, TCP: true,
+		Peers: peers, Folder: filepath.Join(p.dir, "folder"), Page: testPage, Version: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	for _, run := range []func(context.Context) error{p.node.Run, p.lib.Run, p.server.Run} {
+	for _, run := range append(runs, p.server.Run) {
 		wg.Go(func() {
 			if err := run(ctx); err != nil {
 				t.Errorf("run: %v", err)
@@ -67,6 +90,9 @@ func startRunning(t testing.TB, others ...*running) *running {
 		cancel()
 		wg.Wait()
 		p.server.Close()
+		if p.coord != nil {
+			p.coord.Close()
+		}
 		p.lib.Close()
 		p.node.Close()
 	})
@@ -99,7 +125,7 @@ func (p *running) get(t testing.TB, method, path string, headers ...string) (*ht
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
 	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DisableCompression: true}}
+	client := &http.Client{Transport: conforming(t, &http.Transport{DisableKeepAlives: true, DisableCompression: true})}
 	resp, err := client.Do(r)
 	if err != nil {
 		t.Fatal(err)

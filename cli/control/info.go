@@ -12,7 +12,8 @@ import (
 	"github.com/p2pshare/p2pshare/node"
 )
 
-// waitMax bounds how long GET /peers?wait=true waits to enter the network.
+// waitMax bounds how long GET /peers?wait=true waits to enter the network. It dials whom
+// the configuration names, as the peer does by itself, and nobody of the asker's choice.
 const waitMax = 5 * time.Second
 
 // FullAddrs are n's addresses with /p2p/ID, as others need them; never nil.

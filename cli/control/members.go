@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -118,8 +119,9 @@ func (s *Server) listChanges(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	since, err := strconv.ParseUint(r.URL.Query().Get("since"), 10, 64)
-	limit, err2 := strconv.Atoi(r.URL.Query().Get("limit"))
+	query := r.URL.Query()
+	since, err := strconv.ParseUint(cmp.Or(query.Get("since"), "0"), 10, 64)
+	limit, err2 := strconv.Atoi(cmp.Or(query.Get("limit"), "0"))
 	if err != nil || err2 != nil || limit < 0 {
 		writeError(w, Errorf(CodeUsage, "since and limit are numbers, 0 or more"))
 		return

@@ -32,19 +32,30 @@ const (
 // listNeighbors lists who is on the local network and what they share: once, or
 // with watch=true from now on, a line for each change.
 func (s *Server) listNeighbors(w http.ResponseWriter, r *http.Request) {
-	query := r.URL.Query()
-	watch, _ := strconv.ParseBool(query.Get("watch"))
-	var probe netip.Prefix
-	if text := query.Get("probe"); text != "" {
-		var err error
-		if probe, err = netip.ParsePrefix(text); err == nil {
-			err = node.CheckProbe(probe)
-		}
-		if err != nil {
-			writeError(w, Errorf(CodeUsage, "%s", OneLine(err.Error())))
-			return
-		}
+	watch, _ := strconv.ParseBool(r.URL.Query().Get("watch"))
+	s.sendNeighbors(w, r, watch, netip.Prefix{})
+}
+
+// probeNeighbors is listNeighbors, after a hello to each address of a range. It is no
+// GET: it sends up to 65,536 packets.
+func (s *Server) probeNeighbors(w http.ResponseWriter, r *http.Request) {
+	req, ok := decode[ProbeRequest](w, r)
+	if !ok {
+		return
 	}
+	probe, err := netip.ParsePrefix(req.Range)
+	if err == nil {
+		err = node.CheckProbe(probe)
+	}
+	if err != nil {
+		writeError(w, Errorf(CodeUsage, "%s", OneLine(err.Error())))
+		return
+	}
+	s.sendNeighbors(w, r, req.Watch, probe)
+}
+
+// sendNeighbors answers with the neighbors. A probe that is not valid is none.
+func (s *Server) sendNeighbors(w http.ResponseWriter, r *http.Request, watch bool, probe netip.Prefix) {
 	if err := s.cfg.Node.LANStatus().Err; err != nil {
 		writeError(w, lanError(err))
 		return

@@ -18,7 +18,8 @@
 //	GET    /api/v1/entries    what, literal, peer → lines: Listed
 //	GET    /api/v1/find       q, peer, explain → lines: found, progress, note, source, searched | error, and then share.Hit
 //	GET    /api/v1/peers      wait           → lines: Conn
-//	GET    /api/v1/neighbors  watch, probe   → lines: Neighbor
+//	GET    /api/v1/neighbors  watch          → lines: Neighbor
+//	POST   /api/v1/neighbors/probe ProbeRequest → lines: Neighbor
 //	GET    /api/v1/doctor                    → lines: Finding
 //	GET    /api/v1/groups     group          → lines: GroupStatus
 //	GET    /api/v1/groups/survey  group      → line: GroupSurvey
@@ -290,6 +291,7 @@ func (s *Server) table(ctx context.Context, g *errgroup.Group) []route {
 		{"GET", pathFind, s.find},
 		{"GET", pathPeers, s.listPeers},
 		{"GET", pathNeighbors, s.listNeighbors},
+		{"POST", pathNeighbors + "/probe", s.probeNeighbors},
 		{"GET", pathDoctor, s.examine},
 		{"GET", pathGroups, s.listGroups},
 		{"GET", pathGroups + "/survey", s.surveyGroup},

@@ -353,10 +353,10 @@ type Conn struct {
 	Opened  time.Time `json:"opened"`
 }
 
-// NeighborsRequest is the query of GET /neighbors: watch, probe.
-type NeighborsRequest struct {
-	Watch bool   // tell each change, instead of what is
-	Probe string // a CIDR to say hello to, address by address; empty: none
+// ProbeRequest is the body of POST /neighbors/probe.
+type ProbeRequest struct {
+	Range string `json:"range"`           // a CIDR to say hello to, address by address
+	Watch bool   `json:"watch,omitempty"` // tell each change, instead of what is
 }
 
 // Neighbor is one line of GET /neighbors; with watch it is an event, and has a
