@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/p2pshare/p2pshare/cli/control"
 	"github.com/p2pshare/p2pshare/share"
@@ -16,50 +15,115 @@ import (
 )
 
 // choose has the person at the terminal choose among the contents that a name may
-// mean. There is nothing to choose in a pipe, with --json or with -q: then the
-// error stands.
-func (a *app) choose(ctx context.Context, err error) (pick content.ID, ok bool) {
+// mean. Otherwise it returns the error that stands: err, where there is nothing to
+// choose or nobody to ask, as in a pipe, with --json or with -q.
+func (a *app) choose(ctx context.Context, err error) (pick content.ID, stands error) {
 	if err == nil || a.json || a.quiet || !isTerminal(a.io.In) || !isTerminal(a.io.Err) {
-		return pick, false
+		return pick, err
 	}
 	e := control.ErrorOf(err)
 	if e.Code != control.CodeAmbiguous || len(e.Candidates) == 0 {
-		return pick, false
+		return pick, err
 	}
-	fmt.Fprintf(a.io.Err, "%s\n%swhich one? [1-%d, or nothing for none] ", e.Message, candidateTable(e.Candidates, true), len(e.Candidates))
-	n, err := strconv.Atoi(readAnswer(ctx, a.io.In))
-	if err != nil || n < 1 || n > len(e.Candidates) {
-		return pick, false
+	shown := e.Candidates[:min(len(e.Candidates), candidatesShownMax)]
+	columns := 0
+	if width := terminalWidth(a.io.Err, ""); width != nil {
+		columns = width()
 	}
-	return e.Candidates[n-1].ID, true
+	fmt.Fprintf(a.io.Err, "%s\n%s", e.Message, candidateMenu(e.Candidates, columns))
+	asked := *e
+	asked.Candidates = nil // they were shown
+	in := bufio.NewReaderSize(io.LimitReader(a.io.In, answersMax*answerMax), answerMax)
+	for range answersMax {
+		fmt.Fprintf(a.io.Err, "which one? [1-%d, or nothing for none] ", len(shown))
+		answer, err := readAnswer(ctx, in)
+		if err != nil {
+			fmt.Fprintln(a.io.Err) // the cursor stands behind the question
+		}
+		n, notNumber := strconv.Atoi(answer)
+		switch {
+		case ctx.Err() != nil:
+			return pick, ctx.Err()
+		case err != nil || answer == "":
+			return pick, &asked
+		case notNumber == nil && n >= 1 && n <= len(shown):
+			return shown[n-1].ID, nil
+		}
+	}
+	return pick, &asked
 }
 
-// answerMax is the longest answer that is read.
-const answerMax = 64
+// answerMax is the longest answer that is read, in bytes, and answersMax how often
+// is asked.
+const answerMax, answersMax = 64, 3
 
-// readAnswer reads a line, and returns "" when ctx ends first. The reader is then
-// left waiting for the terminal: the process ends.
-func readAnswer(ctx context.Context, in io.Reader) string {
-	line := make(chan string, 1)
+// readAnswer reads a line, until ctx ends. The reader is then left waiting for the
+// terminal: the process ends.
+func readAnswer(ctx context.Context, in *bufio.Reader) (string, error) {
+	type result struct {
+		line []byte
+		err  error
+	}
+	read := make(chan result, 1)
 	go func() {
-		text, _ := bufio.NewReaderSize(io.LimitReader(in, answerMax), answerMax).ReadString('\n')
-		line <- strings.TrimSpace(text)
+		line, err := in.ReadSlice('\n')
+		read <- result{line, err}
 	}()
 	select {
-	case text := <-line:
-		return text
+	case r := <-read:
+		return strings.TrimSpace(string(r.line)), r.err
 	case <-ctx.Done():
-		return ""
+		return "", ctx.Err()
 	}
 }
 
-// candidatesShownMax bounds the table: a name can be flooded.
-const candidatesShownMax = 20
+// Bounds of the table: a name can be flooded, and be spelled with hundreds of
+// characters that are not seen.
+const (
+	candidatesShownMax = 20
+	candidateNameMax   = 40 // columns, before the digits of the ID
+)
 
 // candidateTable shows what an ambiguous name may mean: what is trusted more, what
 // can be had and what is claimed from more networks stands above.
-// With numbers each row begins with its own.
-func candidateTable(candidates []share.Candidate, numbers bool) string {
+func candidateTable(candidates []share.Candidate) string {
+	return alignRows(candidateRows(candidates)) + notShown(candidates)
+}
+
+// candidateMenu is candidateTable with a number before each. Where the terminal is
+// too narrow for it, each candidate has lines of its own.
+func candidateMenu(candidates []share.Candidate, columns int) string {
+	rows := candidateRows(candidates)
+	for i, row := range rows {
+		number := ""
+		if i > 0 {
+			number = strconv.Itoa(i)
+		}
+		rows[i] = append([]string{number}, row...)
+	}
+	table := alignRows(rows)
+	for line := range strings.Lines(table) {
+		if width := columnsOf(strings.TrimSuffix(line, "\n")); columns > 0 && width > columns {
+			return candidateList(rows[1:]) + notShown(candidates)
+		}
+	}
+	return table + notShown(candidates)
+}
+
+// candidateList has the cells of each row below one another.
+func candidateList(rows [][]string) string {
+	var b strings.Builder
+	for _, row := range rows {
+		number, name, size, tier, by, seen, reach := row[0], row[1], row[2], row[3], row[4], row[5], row[6]
+		fmt.Fprintf(&b, "%3s  %s\n     %s, %s, %s\n     %s\n", number, name, size, tier, reach, by)
+		if seen != "" {
+			fmt.Fprintf(&b, "     first seen %s\n", seen)
+		}
+	}
+	return b.String()
+}
+
+func candidateRows(candidates []share.Candidate) [][]string {
 	rows := [][]string{{"content", "size", "tier", "claimed by", "first seen", ""}}
 	for _, c := range candidates[:min(len(candidates), candidatesShownMax)] {
 		reach := "reachable"
@@ -73,24 +137,17 @@ func candidateTable(candidates []share.Candidate, numbers bool) string {
 		if !c.FirstSeen.IsZero() {
 			seen = c.FirstSeen.Format(time.DateTime)
 		}
-		rows = append(rows, []string{share.Escape(string(c.Name)) + "#" + c.ID.Short(), knownSize(c.Size),
+		rows = append(rows, []string{clip(share.Escape(string(c.Name)), candidateNameMax) + "#" + c.ID.Short(), knownSize(c.Size),
 			tierText[min(max(c.Tier, 0), len(tierText)-1)], claimedBy(c), seen, reach})
 	}
-	for i := range rows {
-		if !numbers {
-			break
-		}
-		number := ""
-		if i > 0 {
-			number = strconv.Itoa(i)
-		}
-		rows[i] = append([]string{number}, rows[i]...)
-	}
-	table := alignRows(rows)
+	return rows
+}
+
+func notShown(candidates []share.Candidate) string {
 	if more := len(candidates) - candidatesShownMax; more > 0 {
-		table += fmt.Sprintf("  and %d more: --json lists all\n", more)
+		return fmt.Sprintf("  and %d more: --json lists all\n", more)
 	}
-	return table
+	return ""
 }
 
 // tierText says in a word who stands for a candidate, by tier.
@@ -124,14 +181,14 @@ func alignRows(rows [][]string) string {
 	widths := make([]int, len(rows[0]))
 	for _, row := range rows {
 		for i, cell := range row {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+			widths[i] = max(widths[i], columnsOf(cell))
 		}
 	}
 	var b strings.Builder
 	for _, row := range rows {
 		line := "  "
 		for i, cell := range row {
-			line += cell + strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2)
+			line += cell + strings.Repeat(" ", widths[i]-columnsOf(cell)+2)
 		}
 		b.WriteString(strings.TrimRight(line, " ") + "\n")
 	}

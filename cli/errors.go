@@ -74,7 +74,7 @@ func (a *app) report(err error) {
 	}
 	fmt.Fprintf(a.io.Err, "p2pshare: %s\n", e.Message)
 	if len(e.Candidates) > 0 {
-		fmt.Fprint(a.io.Err, candidateTable(e.Candidates, false))
+		fmt.Fprint(a.io.Err, candidateTable(e.Candidates))
 	}
 	for hint := range strings.Lines(e.Hint) {
 		fmt.Fprintf(a.io.Err, "hint: %s\n", strings.TrimSuffix(hint, "\n"))

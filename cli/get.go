@@ -99,15 +99,17 @@ func (a *app) runGet(cmd *cobra.Command, what string, f getFlags) error {
 	if f.explain && timeout > 0 { // the peer ends it, and tells what it had tried
 		req.Timeout, timeout = timeout.Seconds(), timeout+explainMax
 	}
-	ctx, cancel := deadline(cmd.Context(), timeout)
-	defer cancel()
-	if f.background {
-		return a.getDetached(ctx, s, req)
+	attempt := func() error {
+		ctx, cancel := deadline(cmd.Context(), timeout)
+		defer cancel()
+		if f.background {
+			return a.getDetached(ctx, s, req)
+		}
+		return a.withPeer(ctx, s, needNetwork, a.getOnce(req))
 	}
-	err = a.withPeer(ctx, s, needNetwork, a.getOnce(req))
-	if pick, ok := a.choose(ctx, err); ok {
-		req.Pick = pick
-		err = a.withPeer(ctx, s, needNetwork, a.getOnce(req))
+	err = attempt()
+	if req.Pick, err = a.choose(cmd.Context(), err); err == nil && !req.Pick.IsZero() {
+		err = attempt() // with all of its time: a person may think
 	}
 	if req.Stream {
 		return err

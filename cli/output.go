@@ -13,6 +13,7 @@ import (
 
 	"github.com/p2pshare/p2pshare/cli/control"
 	"github.com/p2pshare/p2pshare/share"
+	"golang.org/x/text/width"
 )
 
 // Rules of the output. stdout has results and nothing else: lines for people,
@@ -140,4 +141,41 @@ func plural(n int, noun string) string {
 		return "1 " + noun
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// columnsOf is how many columns of a terminal escaped text takes: two for a wide
+// letter, none for a mark.
+//
+// Source: UAX 11, revision 40.
+func columnsOf(s string) int {
+	n := 0
+	for _, r := range s {
+		n += columnsOfRune(r)
+	}
+	return n
+}
+
+func columnsOfRune(r rune) int {
+	if unicode.In(r, unicode.Mn, unicode.Me) {
+		return 0
+	}
+	if k := width.LookupRune(r).Kind(); k == width.EastAsianWide || k == width.EastAsianFullwidth {
+		return 2
+	}
+	return 1
+}
+
+// clip is text that takes columnsMax columns at most, with "…" in place of what is
+// cut away.
+func clip(s string, columnsMax int) string {
+	if columnsOf(s) <= columnsMax {
+		return s
+	}
+	n := 1 // the ellipsis
+	for i, r := range s {
+		if n += columnsOfRune(r); n > columnsMax {
+			return s[:i] + "…"
+		}
+	}
+	return s
 }

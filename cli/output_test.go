@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"strings"
 	"testing"
 
 	"github.com/p2pshare/p2pshare/cli/control"
@@ -85,6 +86,27 @@ func TestCalledHere(t *testing.T) {
 	} {
 		if got := calledHere(alias); got != want {
 			t.Errorf("calledHere(%q) = %q, want %q", alias, got, want)
+		}
+	}
+}
+
+func TestTextIsClippedToColumns(t *testing.T) {
+	for _, test := range []struct {
+		text    string
+		columns int // that it takes
+		max     int
+		want    string
+	}{
+		{"", 0, 3, ""}, {"abc", 3, 3, "abc"}, {"abcd", 4, 3, "ab…"}, {"abcd", 4, 1, "…"},
+		{"ｒｅ", 4, 4, "ｒｅ"}, {"ｒｅｐ", 6, 5, "ｒｅ…"}, {"ｒｅｐ", 6, 4, "ｒ…"},
+		{"日本", 4, 3, "日…"}, {"e\u0301a", 2, 2, "e\u0301a"}, {"e\u0301abc", 4, 2, "e\u0301…"},
+		{strings.Repeat(`\u200d`, 80), 480, 40, strings.Repeat(`\u200d`, 6) + `\u2…`},
+	} {
+		if n := columnsOf(test.text); n != test.columns {
+			t.Errorf("%q takes %d columns, want %d", test.text, n, test.columns)
+		}
+		if got := clip(test.text, test.max); got != test.want || columnsOf(got) > test.max {
+			t.Errorf("clip(%q, %d) = %q, want %q", test.text, test.max, got, test.want)
 		}
 	}
 }
