@@ -159,6 +159,7 @@ func TestDriveListsTenThousandNames(t *testing.T) {
 	if _, err := sharer.lib.Add(t.Context(), filepath.Join(sharer.dir, "many"), share.AddOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	film := sharer.add(t, "film.mp4", seeded(9*content.GroupSize+17, "film"))
 	p.lib.TrustPeer(sharer.node.ID(), "ann")
 	p.node.Connect(t.Context(), sharer.node.AddrInfo())
 	start := time.Now()
@@ -183,8 +184,70 @@ func TestDriveListsTenThousandNames(t *testing.T) {
 	if lines := bytes.Count(out, []byte{'\n'}); err != nil || lines != 10_000 {
 		t.Errorf("rclone ls: %d lines, %v", lines, err)
 	}
-	out, err = exec.Command(rclone, "cat", remote+"publishers/ann/many/01234.txt").Output()
-	if err != nil || string(out) != "file 1234" {
-		t.Errorf("rclone cat: %q, %v", out, err)
+	if u, _ := p.lib.CacheUsage(); u.Used > 4<<20 {
+		t.Errorf("rclone ls has fetched %d bytes: more than the listing", u.Used)
+	}
+	for path, want := range map[string]content.ID{"many/01234.txt": content.Root([]byte("file 1234")), "film.mp4": film.ID} {
+		if got, err := sum(exec.Command(rclone, "cat", remote+"publishers/ann/"+path)); err != nil || got != want.Hex() {
+			t.Errorf("rclone cat %s | b3sum: %s, %v, want %s", path, got, err, want.Hex())
+		}
+	}
+}
+
+// sum is what b3sum says of what a command prints.
+func sum(c *exec.Cmd) (string, error) {
+	var said bytes.Buffer
+	c.Stderr = &said
+	out, err := c.Output()
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, said.Bytes())
+	}
+	b3sum := exec.Command("b3sum", "--no-names")
+	b3sum.Stdin = bytes.NewReader(out)
+	digest, err := b3sum.Output()
+	return strings.TrimSpace(string(digest)), err
+}
+
+// TestDriveShowsNeighborsGroupsAndPublishers: what two peers in a group on one network see
+// of one another, and read.
+func TestDriveShowsNeighborsGroupsAndPublishers(t *testing.T) {
+	port := lanPort(t)
+	ann := startWhole(t, port)
+	bob := startWhole(t, port)
+	data := seeded(9*content.GroupSize, "film")
+	ann.add(t, "film.mp4", data)
+	ann.add(t, "not pinned.txt", []byte("not pinned"))
+	meet(t, bob)
+	annClient, bobClient := connect(t, ann.home), connect(t, bob.home)
+	must(annClient.ChangeGroup(t.Context(), "create", GroupRequest{Group: "office", Capacity: 64 << 20}))(t)
+	invited := must(annClient.ChangeGroup(t.Context(), "invite", GroupRequest{Role: "reader", TTL: 60}))(t)
+	must(bobClient.ChangeGroup(t.Context(), "join", GroupRequest{Token: invited.Token, Group: "work", NoStore: true}))(t)
+	must(annClient.Pin(t.Context(), PinRequest{What: "film.mp4", Replicas: 1, Wait: true}, func(Event) {}))(t)
+	if _, err := bob.lib.TrustPeer(ann.node.ID(), "ann"); err != nil {
+		t.Fatal(err)
+	}
+	id := ann.node.ID().String()
+	for path, want := range map[string]string{
+		"/dav/lan/":                "[/dav/lan/ /dav/lan/" + id + "/]",
+		"/dav/lan/" + id + "/":     "[/dav/lan/" + id + "/ /dav/lan/" + id + "/film.mp4 /dav/lan/" + id + "/not pinned.txt]",
+		"/dav/group/":              "[/dav/group/ /dav/group/work/]",
+		"/dav/group/work/":         "[/dav/group/work/ /dav/group/work/film.mp4]",
+		"/dav/group/work/film.mp4": "[/dav/group/work/film.mp4]",
+		"/dav/publishers/ann/":     "[/dav/publishers/ann/ /dav/publishers/ann/film.mp4 /dav/publishers/ann/not pinned.txt]",
+		"/dav/publishers/bob/":     "[]",
+		"/dav/group/office/":       "[]", // what ann calls it
+	} {
+		if hrefs, status := bob.propfind(t, path); fmt.Sprint(hrefs) != want {
+			t.Errorf("PROPFIND %s = %v, %d, want %s", path, hrefs, status, want)
+		}
+	}
+	if u, err := bob.lib.CacheUsage(); err != nil || u.Used != 0 {
+		t.Errorf("listing has fetched %d bytes, %v", u.Used, err)
+	}
+	for _, dir := range []string{"lan/" + id, "group/work", "publishers/ann"} {
+		_, body, err := bob.get(t, "GET", "/dav/"+dir+"/film.mp4")
+		if err != nil || !bytes.Equal(body, data) {
+			t.Errorf("%s/film.mp4: %d bytes, %v", dir, len(body), err)
+		}
 	}
 }

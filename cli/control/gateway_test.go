@@ -46,6 +46,27 @@ func startWhole(t testing.TB, lanPort int, others ...*running) *running {
 	return startPeer(t, node.Config{LANPort: lanPort}, true, others...)
 }
 
+// lanPort is a port for the beacons of a test's peers.
+func lanPort(t testing.TB) int {
+	t.Helper()
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	return c.LocalAddr().(*net.UDPAddr).Port
+}
+
+// meet waits until p has a neighbor.
+func meet(t testing.TB, p *running) {
+	t.Helper()
+	for range p.node.WatchNeighbors(t.Context()) {
+		if len(p.node.Neighbors()) > 0 {
+			return
+		}
+	}
+}
+
 func startPeer(t testing.TB, c node.Config, groups bool, others ...*running) *running {
 	t.Helper()
 	p := &running{home: filepath.Join(t.TempDir(), "home"), dir: t.TempDir()}

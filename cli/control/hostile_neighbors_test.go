@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"net"
 	"net/http/httptest"
 	"testing"
 	"time"
@@ -31,12 +30,7 @@ func runLANNode(t *testing.T, c node.Config, before func(*node.Node)) *node.Node
 
 // A client that leaves is not waited out by silent neighbors.
 func TestNeighborsEndWithTheirRequest(t *testing.T) {
-	c, err := net.ListenUDP("udp4", &net.UDPAddr{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := c.LocalAddr().(*net.UDPAddr).Port
-	c.Close()
+	port := lanPort(t)
 	runLANNode(t, node.Config{LANPort: port}, func(n *node.Node) {
 		n.Handle("/p2pshare/meta/1", node.HandlerConfig{}, func(ctx context.Context, _ network.Stream) error { <-ctx.Done(); return nil })
 	})

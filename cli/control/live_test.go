@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"io"
 	"iter"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -32,12 +31,7 @@ type live struct {
 }
 
 func startLive(t *testing.T) *live {
-	lan, err := net.ListenUDP("udp4", &net.UDPAddr{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := lan.LocalAddr().(*net.UDPAddr).Port
-	lan.Close()
+	port := lanPort(t)
 	l := &live{t: t, bob: startWhole(t, port)}
 	l.ann = startWhole(t, port, l.bob)
 	l.client, l.his = connectFake(t, l.ann.home), connectFake(t, l.bob.home)
@@ -167,11 +161,7 @@ func (l *live) shares(t *testing.T) {
 }
 
 func (l *live) neighbors(t *testing.T) {
-	for range l.ann.node.WatchNeighbors(t.Context()) {
-		if len(l.ann.node.Neighbors()) == 1 {
-			break
-		}
-	}
+	meet(t, l.ann)
 	l.bob.add(t, "neighbor's.txt", []byte("of a neighbor"))
 	listed(t, "neighbors", l.client.Neighbors(t.Context(), ProbeRequest{}))
 	listed(t, "probe", l.client.Neighbors(t.Context(), ProbeRequest{Range: "127.0.0.0/30"}))
