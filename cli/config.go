@@ -69,6 +69,10 @@ var settingTable = []setting{
 		"What the groups' copies may take of the network, in bytes a second, beside max_down: lower leaves more to people, higher is whole again sooner after a member was lost."},
 	{"scrub", textSetting, "read each copy again at least every `SPAN`, as 7d or 12h (default 7d)",
 		"How often each copy that is held for a group is read again and verified. Longer spares the disk, shorter finds what it has spoiled sooner."},
+	{"cache_max", textSetting, "keep at most `SIZE` of what was read through the gateway and the drive (default 2G)",
+		"What readers of the gateway, the drive and the page have fetched is kept for the next, 64M at least; what was not read for the longest goes first. p2pshare limits changes it until the peer stops, and gc empties it."},
+	{"capacity", textSetting, "hold at most `SIZE` of copies for each group that is made or joined from here (default: half of what is free)",
+		"The store's quota: what group create and group join offer to a group when they are not told --capacity. The members of a group plan by it, so for one that this peer is in already p2pshare group set --capacity changes it, while it runs and for good."},
 	{"alias", textSetting, "`NAME` of this peer for people on the local network",
 		"What neighbors see beside this peer's ID. Anyone can call itself anything."},
 	{"metrics", textSetting, "serve Prometheus' metrics on loopback `ADDR` without a token",
@@ -95,7 +99,7 @@ func networkFlags(cmd *cobra.Command) { addFlagsOf(cmd, false) }
 func daemonFlags(cmd *cobra.Command) { addFlagsOf(cmd, true) }
 
 // daemonKeys are the settings that only a peer that stays has.
-var daemonKeys = []string{"metrics", "pprof", "log_file", "log_level"}
+var daemonKeys = []string{"cache_max", "capacity", "metrics", "pprof", "log_file", "log_level"}
 
 func addFlagsOf(cmd *cobra.Command, daemon bool) {
 	for _, s := range settingTable {
@@ -137,6 +141,8 @@ type settings struct {
 	maxDown   int64
 	maxRepair int64         // 0: the default
 	scrub     time.Duration // 0: the default
+	cacheMax  int64         // bytes; 0: the default
+	capacity  int64         // bytes; 0: half of what is free
 	alias     string
 	metrics   netip.AddrPort // zero: none
 	pprof     bool
@@ -352,6 +358,12 @@ func (s *settings) check() error {
 	if s.scrub, err = s.parseScrub(); err != nil {
 		return err
 	}
+	if s.cacheMax, err = s.parseSize("cache_max", share.CacheMaxMin); err != nil {
+		return err
+	}
+	if s.capacity, err = s.parseSize("capacity", 1); err != nil {
+		return err
+	}
 	if s.alias = s.values["alias"].text(); s.alias == "" {
 		s.alias, _ = os.Hostname() // a host without a name has none
 	}
@@ -398,6 +410,23 @@ func (s *settings) parseScrub() (time.Duration, error) {
 		return 0, s.bad("scrub", text, fmt.Errorf("less than %s", coord.ScrubMin))
 	}
 	return d, nil
+}
+
+// parseSize reads a number of bytes, of which least is the least; none and 0 are the
+// default.
+func (s *settings) parseSize(key string, least int64) (int64, error) {
+	text := s.values[key].text()
+	if text == "" || text == "0" {
+		return 0, nil
+	}
+	n, err := parseSize(text)
+	switch {
+	case err != nil:
+		return 0, s.bad(key, text, err)
+	case n < least:
+		return 0, s.bad(key, text, fmt.Errorf("less than %s", size(least)))
+	}
+	return n, nil
 }
 
 func (s *settings) parsePort(key string) (int, error) {

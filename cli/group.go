@@ -45,7 +45,7 @@ func groupFlag(cmd *cobra.Command, group *string) {
 func memberFlags(cmd *cobra.Command, req *control.GroupRequest) {
 	cmd.Flags().StringVar(&req.Zone, "zone", "", "the `ZONE` of this peer: members of one fail together")
 	cmd.Flags().BoolVar(&req.NoStore, "no-store", false, "hold no copies")
-	cmd.Flags().Var((*sizeFlag)(&req.Capacity), "capacity", "hold copies of at most so many bytes, a `SIZE` as 500M or 20G (default half of what is free)")
+	cmd.Flags().Var((*sizeFlag)(&req.Capacity), "capacity", "hold copies of at most so many bytes, a `SIZE` as 500M or 20G (default: capacity in config.toml, else half of what is free)")
 	cmd.Flags().BoolVar(&req.Adopt, "adopt", false, "count what is shared from here in place as a copy, where one is to be here")
 }
 

@@ -57,12 +57,13 @@ func (a *app) openPeer(ctx context.Context, s *settings, need need) (_ *ownPeer,
 	if err != nil {
 		return nil, err
 	}
-	if p.library, err = share.Open(p.node, share.Config{UpMax: s.maxUp, DownMax: s.maxDown,
+	if p.library, err = share.Open(p.node, share.Config{UpMax: s.maxUp, DownMax: s.maxDown, CacheMax: s.cacheMax,
 		NoWatch: need.service != control.ServiceServing, Log: log}); err != nil {
 		return nil, err
 	}
 	if !offline {
-		if p.coord, err = coord.Open(p.node, coord.Config{Store: p.library, Scrub: s.scrub, FetchMax: s.maxRepair, Log: log}); err != nil {
+		if p.coord, err = coord.Open(p.node, coord.Config{Store: p.library, Scrub: s.scrub, FetchMax: s.maxRepair,
+			Capacity: s.capacity, Log: log}); err != nil {
 			return nil, err
 		}
 		p.library.SetIndex(p.coord.Resolve, func() bool { return len(p.coord.Known()) > 0 })

@@ -50,7 +50,8 @@ func (a *app) printStatus(ctx context.Context, use *session) error {
 	}
 	fmt.Fprintf(a.out, "shares   %d, %s\n", st.Shares, size(st.Bytes))
 	fmt.Fprintf(a.out, "names    %s, %s chosen, %d blocked\n", plural(st.Trusted, "petname"), plural(st.Choices, "name"), st.Blocked)
-	fmt.Fprintf(a.out, "cache    %s of %s\n", size(st.Cache), size(st.CacheMax))
+	fmt.Fprintf(a.out, "store    %s\n", storeText(st.Kept))
+	fmt.Fprintf(a.out, "cache    %s\n", cacheText(st.Kept))
 	fmt.Fprintf(a.out, "home     %s\n", share.Escape(st.Home))
 	fmt.Fprintf(a.out, "version  %s\n", st.Version)
 	return nil
@@ -66,3 +67,14 @@ func runningText(st control.Status) string {
 	}
 	return text
 }
+
+// storeText tells what the copies for groups take, and cacheText what readers have
+// fetched.
+func storeText(k control.Kept) string {
+	if k.StoreMax == 0 {
+		return size(k.Store)
+	}
+	return size(k.Store) + " of " + size(k.StoreMax)
+}
+
+func cacheText(k control.Kept) string { return size(k.Cache) + " of " + size(k.CacheMax) }

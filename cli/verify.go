@@ -125,6 +125,7 @@ and the drive is emptied, but for what is being read. Shared files are never tou
 					return nil
 				}
 				a.say("%s removed", size(c.Bytes))
+				a.say("left: store %s, cache %s", storeText(c.Left), cacheText(c.Left))
 				return nil
 			})
 		},

@@ -91,6 +91,9 @@ type Config struct {
 	// FetchMax bounds how many bytes a second are fetched for all groups together: what
 	// a repair, a join or a leave moves. 0: FetchMaxDefault.
 	FetchMax int64
+	// Capacity is what this peer brings into a group when MemberOptions.Capacity is 0, in
+	// bytes. 0: half of what is free on the disk then.
+	Capacity int64
 	// Log receives what an operator would want to know. Nil: silent.
 	Log *slog.Logger
 }

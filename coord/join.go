@@ -20,7 +20,7 @@ import (
 
 // MemberOptions are what this peer brings into a group.
 type MemberOptions struct {
-	Capacity int64  // bytes for copies; 0 is half of what is free on the disk
+	Capacity int64  // bytes for copies; 0 is Config.Capacity
 	Zone     string // members of one zone fail together
 	NoStore  bool   // holds no copies
 	// Adopt has what this peer shares in place count as its copy, where the plan gives
@@ -34,6 +34,9 @@ type MemberOptions struct {
 // settled returns o with its defaults filled in.
 func (c *Coord) settled(o MemberOptions) MemberOptions {
 	o.NoStore = o.NoStore || c.holds == nil
+	if o.Capacity == 0 && !o.NoStore {
+		o.Capacity = c.config.Capacity
+	}
 	if o.Capacity == 0 && !o.NoStore {
 		o.Capacity = min(freeBytes(c.config.Dir)/2, pinset.IntMax)
 	}

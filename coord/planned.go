@@ -38,13 +38,18 @@ func (c *Coord) wantedElsewhere(but *Group, id content.ID) bool {
 
 // settleQuota tells the store how much all groups together may put into it.
 func (c *Coord) settleQuota() {
-	var quota int64
+	c.holds.setQuota(max(c.Capacity(), 1)) // 0 would be no quota
+}
+
+// Capacity is how many bytes of copies this peer offers to all its groups together: the
+// quota of the store, within a second.
+func (c *Coord) Capacity() (bytes int64) {
 	for _, g := range c.Groups() {
 		if f := g.known(); f.parked() == nil {
-			quota += g.ownCapacity(f.Capacity)
+			bytes += g.ownCapacity(f.Capacity)
 		}
 	}
-	c.holds.setQuota(max(quota, 1)) // 0 would be no quota
+	return bytes
 }
 
 // ownCapacity is what this member gives to copies by the state, and as it was last

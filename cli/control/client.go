@@ -94,7 +94,7 @@ func (c *Client) ChangeTransfer(ctx context.Context, op string, req TransferRequ
 	return runStream[*TransferChanged](ctx, c, http.MethodPost, pathTransfers+"/"+op, req, func(Event) {}, nil)
 }
 
-// Limits tells how fast bytes may move, once what req sets is set.
+// Limits tells how fast bytes may move and how many may be kept, once what req sets is set.
 func (c *Client) Limits(ctx context.Context, req LimitsRequest) (*Limits, error) {
 	return runStream[*Limits](ctx, c, http.MethodPost, pathLimits, req, func(Event) {}, nil)
 }

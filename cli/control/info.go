@@ -66,13 +66,20 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	st.Trusted, st.Choices, st.Blocked = len(trust.Friends), len(trust.Choices), len(trust.Blocks)
-	cache, err := s.cfg.Library.CacheUsage()
-	if err != nil {
+	if st.Kept, err = s.kept(); err != nil {
 		writeError(w, ErrorOf(err))
 		return
 	}
-	st.Cache, st.CacheMax = cache.Used, cache.Max
 	writeJSON(w, st)
+}
+
+func (s *Server) kept() (Kept, error) {
+	cache, err := s.cfg.Library.CacheUsage()
+	k := Kept{Store: s.cfg.Library.Usage().Used, Cache: cache.Used, CacheMax: cache.Max}
+	if s.cfg.Coord != nil {
+		k.StoreMax = s.cfg.Coord.Capacity()
+	}
+	return k, err
 }
 
 // enter waits until the peers that were named have been dialled, and the DHT

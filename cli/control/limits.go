@@ -18,11 +18,20 @@ func (s *Server) changeLimits(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	newStream(w, r, contentTypeLines).send(s.setLimits(req))
+	if n := req.CacheMax; n != nil && *n != 0 && *n < share.CacheMaxMin {
+		writeError(w, Errorf(CodeUsage, "a cache of %d bytes: %d is the least, and 0 is the default", *n, share.CacheMaxMin))
+		return
+	}
+	limits, err := s.setLimits(req)
+	if err != nil {
+		writeError(w, ErrorOf(err))
+		return
+	}
+	newStream(w, r, contentTypeLines).send(limits)
 }
 
 // setLimits sets what req sets, and returns what holds then.
-func (s *Server) setLimits(req LimitsRequest) *Limits {
+func (s *Server) setLimits(req LimitsRequest) (*Limits, error) {
 	s.limiting.Lock()
 	defer s.limiting.Unlock()
 	up, down := s.cfg.Library.Limits()
@@ -33,5 +42,9 @@ func (s *Server) setLimits(req LimitsRequest) *Limits {
 		down = *req.MaxDown
 	}
 	s.cfg.Library.SetLimits(up, down)
-	return &Limits{MaxUp: up, MaxDown: down}
+	if req.CacheMax != nil {
+		s.cfg.Library.SetCacheMax(*req.CacheMax)
+	}
+	kept, err := s.kept()
+	return &Limits{MaxUp: up, MaxDown: down, CacheMax: kept.CacheMax, StoreMax: kept.StoreMax}, err
 }

@@ -26,7 +26,7 @@ var update = flag.Bool("update", false, "write the schemas of openapi.json anew"
 var roots = []any{
 	AddRequest{}, RemoveRequest{}, GetRequest{}, TransferRequest{}, LimitsRequest{}, VerifyRequest{}, CollectRequest{},
 	GroupRequest{}, PlanRequest{}, PinRequest{}, NamesRequest{}, SessionRequest{},
-	Progress{}, Note{}, Warning{}, Added{}, Removed{}, Data{}, Done{}, Accepted{}, TransferChanged{}, Limits{}, GroupDone{},
+	Progress{}, Note{}, Warning{}, Added{}, Removed{}, Data{}, Done{}, Accepted{}, TransferChanged{}, Limits{}, Kept{}, GroupDone{},
 	PlanDone{}, Pinned{}, Unpinned{}, Drained{}, Copied{}, Source{}, NamesChanged{}, Verified{}, VerifyDone{}, Collected{},
 	Session{}, LoggedIn{}, Uploaded{}, Error{}, Neighbor{},
 	Transfer{}, Listed{}, Conn{}, Finding{}, GroupStatus{}, GroupSurvey{}, MemberLine{}, ChangeLine{}, PinLine{}, TrustEntry{},

@@ -83,6 +83,7 @@ func TestServerRefusesBadRequests(t *testing.T) {
 	none := func(Event) {}
 	get := func(req GetRequest) error { _, err := client.Get(ctx, req, nil, none); return err }
 	limit := func(up int64) error { _, err := client.Limits(ctx, LimitsRequest{MaxUp: &up}); return err }
+	keep := func(cache int64) error { _, err := client.Limits(ctx, LimitsRequest{CacheMax: &cache}); return err }
 	add := func(req AddRequest) error { _, err := client.Add(ctx, req, none); return err }
 	for name, tt := range map[string]struct {
 		err  error
@@ -94,6 +95,8 @@ func TestServerRefusesBadRequests(t *testing.T) {
 		"the home":         {add(AddRequest{Path: home}), CodeFailed},
 		"limit below 0":    {limit(-1), CodeUsage},
 		"limit of a byte":  {limit(1), CodeUsage},
+		"cache of a byte":  {keep(1), CodeUsage},
+		"cache below 0":    {keep(-1), CodeUsage},
 		"bad ID":           {get(GetRequest{What: "b3:1", Dir: "/tmp"}), CodeUsage},
 		"relative target":  {get(GetRequest{What: "a", Target: "a"}), CodeUsage},
 		"bad peer":         {get(GetRequest{What: "a", Dir: "/tmp", Peers: []string{"x"}}), CodeUsage},

@@ -54,6 +54,7 @@ type Collected struct {
 	Bytes int64 `json:"bytes"`
 	Holds int64 `json:"unfinished"` // contents that were begun to be held, and not finished
 	Cache int64 `json:"cache"`      // of bytes: what readers had fetched
+	Left  Kept  `json:"left"`       // what is there still
 }
 
 func (s *Server) verify(w http.ResponseWriter, r *http.Request) {
@@ -114,5 +115,10 @@ func (s *Server) collect(w http.ResponseWriter, r *http.Request) {
 		writeError(w, ErrorOf(err))
 		return
 	}
-	newStream(w, r, contentTypeLines).send(&Collected{Bytes: c.Bytes, Holds: c.Holds, Cache: c.Cache})
+	left, err := s.kept()
+	if err != nil {
+		writeError(w, ErrorOf(err))
+		return
+	}
+	newStream(w, r, contentTypeLines).send(&Collected{Bytes: c.Bytes, Holds: c.Holds, Cache: c.Cache, Left: left})
 }

@@ -216,14 +216,26 @@ type TransferChanged struct {
 
 // LimitsRequest is the body of POST /limits. What is left out stays as it is.
 type LimitsRequest struct {
-	MaxUp   *int64 `json:"max_up,omitempty"` // bytes a second, share.LimitMin at least; 0: no limit
-	MaxDown *int64 `json:"max_down,omitempty"`
+	MaxUp    *int64 `json:"max_up,omitempty"` // bytes a second, share.LimitMin at least; 0: no limit
+	MaxDown  *int64 `json:"max_down,omitempty"`
+	CacheMax *int64 `json:"cache_max,omitempty"` // bytes, share.CacheMaxMin at least; 0: share.CacheMaxDefault
 }
 
-// Limits tells how fast bytes of contents may move, in bytes a second; 0: no limit.
+// Limits tells how fast bytes of contents may move, in bytes a second, 0: no limit; and
+// how many bytes may be kept.
 type Limits struct {
-	MaxUp   int64 `json:"max_up"`
-	MaxDown int64 `json:"max_down"`
+	MaxUp    int64 `json:"max_up"`
+	MaxDown  int64 `json:"max_down"`
+	CacheMax int64 `json:"cache_max"`
+	StoreMax int64 `json:"store_max"` // as Kept has it: what the groups know, and POST /groups/set changes
+}
+
+// Kept is what is kept on the disk beside the user's files, in bytes, and its quotas.
+type Kept struct {
+	Store    int64 `json:"store"`     // copies for groups, finished or not
+	StoreMax int64 `json:"store_max"` // what this peer offers to all its groups
+	Cache    int64 `json:"cache"`     // what readers of the gateway and the drive have fetched
+	CacheMax int64 `json:"cache_max"`
 }
 
 // Direction is where a transfer's bytes go.
@@ -430,8 +442,7 @@ type Status struct {
 	Version   string    `json:"version"`
 	Since     time.Time `json:"since"`
 	API       string    `json:"api,omitempty"`
-	Cache     int64     `json:"cache"`     // bytes that readers of the gateway and the drive have fetched
-	CacheMax  int64     `json:"cache_max"` // their quota
+	Kept
 }
 
 // Hello is the answer of GET /id: who runs, and what for.
