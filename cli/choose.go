@@ -133,6 +133,9 @@ func candidateRows(candidates []share.Candidate) [][]string {
 		if c.Mixed != "" {
 			reach += "; mixes " + c.Mixed
 		}
+		if c.Like != "" {
+			reach += "; " + looksLike(string(c.Like))
+		}
 		seen := ""
 		if !c.FirstSeen.IsZero() {
 			seen = c.FirstSeen.Format(time.DateTime)

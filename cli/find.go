@@ -178,8 +178,7 @@ func (f *findings) draw() {
 	width := max(f.progress.width()-1, 20)
 	shown := f.hits[max(0, len(f.hits)-findingsShown):]
 	for _, h := range shown {
-		line := []rune(hitLine(h))
-		fmt.Fprintf(a.io.Err, "%s\n", string(line[:min(len(line), width)]))
+		fmt.Fprintf(a.io.Err, "%s\n", clip(hitLine(h), width))
 	}
 	fmt.Fprintf(a.io.Err, "%s found so far\n", plural(len(f.hits), "content"))
 	f.drawn = len(shown) + 1
@@ -225,6 +224,9 @@ func hitLine(h share.Hit) string {
 	}
 	if h.Mixed != "" {
 		line += ", mixes " + h.Mixed
+	}
+	if h.Like != "" {
+		line += ", " + looksLike(string(h.Like))
 	}
 	return line
 }

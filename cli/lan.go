@@ -65,6 +65,7 @@ func (a *app) runLAN(cmd *cobra.Command, req control.ProbeRequest) error {
 }
 
 func (a *app) printNeighbors(lines func(func(control.Neighbor, error) bool), watch bool) error {
+	var marks nameMarks
 	none := true
 	for n, err := range lines {
 		if err != nil {
@@ -77,7 +78,7 @@ func (a *app) printNeighbors(lines func(func(control.Neighbor, error) bool), wat
 		case a.json:
 			a.emitLine(n)
 		default:
-			a.printNeighbor(n)
+			a.printNeighbor(n, &marks)
 		}
 	}
 	if none && !watch {
@@ -91,7 +92,7 @@ var stateMarks = map[control.NeighborState]string{
 	control.NeighborJoined: "+ ", control.NeighborChanged: "~ ", control.NeighborLeft: "- ",
 }
 
-func (a *app) printNeighbor(n control.Neighbor) {
+func (a *app) printNeighbor(n control.Neighbor, marks *nameMarks) {
 	what := plural(n.Shares, "share")
 	switch {
 	case n.State == control.NeighborLeft:
@@ -107,7 +108,7 @@ func (a *app) printNeighbor(n control.Neighbor) {
 		if sh.Kind == share.KindDir {
 			slash = "/"
 		}
-		fmt.Fprintf(a.out, "%11s  %s  %s%s\n", size(sh.Size), sh.ID.Short(), share.Escape(sh.Name), slash+markMixed(sh.Name))
+		fmt.Fprintf(a.out, "%11s  %s  %s%s\n", size(sh.Size), sh.ID.Short(), share.Escape(sh.Name), slash+marks.after(sh.Name))
 	}
 	if more := n.Shares - len(n.First); more > 0 && len(n.First) > 0 {
 		fmt.Fprintf(a.out, "%11s  and %d more\n", "", more)

@@ -47,7 +47,8 @@ WHAT, list what is inside that directory, shared from here or by another peer.`,
 }
 
 func (a *app) listShares(ctx context.Context, use *session) error {
-	return printLines(a, use.Shares(ctx), shareLine)
+	var marks nameMarks
+	return printLines(a, use.Shares(ctx), func(l control.Listed) string { return shareLine(l) + marks.after(l.Name) })
 }
 
 // printLines prints each line of a listing as it comes: there may be a million.
@@ -85,7 +86,7 @@ func shareLine(l control.Listed) string {
 	default:
 		line += "  (watched)"
 	}
-	return line + markMixed(l.Name)
+	return line
 }
 
 func entryLine(l control.Listed) string {

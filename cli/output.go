@@ -125,6 +125,30 @@ func span(seconds float64) string {
 	return fmt.Sprintf("%d h %02d min", int(d.Hours()), int(d.Minutes())%60)
 }
 
+// nameMarks makes the warnings that stand after the names of one listing.
+type nameMarks struct{ told share.Lookalikes }
+
+// after warns of a name that mixes scripts, and of one that looks like another which
+// was listed before.
+func (m *nameMarks) after(name string) string {
+	m.told.Add(name)
+	warning := markMixed(name)
+	if like := m.told.Like(name); like != "" {
+		warning += "  (warning: " + looksLike(like) + ")"
+	}
+	return warning
+}
+
+// looksLike names what another name looks like. The two may be the same to the eye,
+// and so their letters are named, too.
+func looksLike(other string) string {
+	s := "looks like " + clip(share.Escape(other), candidateNameMax)
+	if scripts := share.Scripts(other); len(scripts) > 0 {
+		s += " in " + strings.Join(scripts, ", ") + " letters"
+	}
+	return s
+}
+
 // markMixed is a warning to stand after a name that mixes scripts, so that it may
 // have been made to look like another; empty for other names.
 func markMixed(name string) string {

@@ -155,6 +155,9 @@ func (a *app) changeTrust(cmd *cobra.Command, op string, req control.NamesReques
 		if done.Mixed != "" {
 			a.note("warning: the name mixes %s letters, and may look like another", done.Mixed)
 		}
+		if done.Like != "" {
+			a.note("warning: the name %s", looksLike(done.Like))
+		}
 		return nil
 	})
 }
@@ -189,6 +192,9 @@ func (a *app) listTrust(ctx context.Context, use *session) error {
 func trustLine(e control.TrustEntry) string {
 	since := e.Since.Local().Format(time.DateTime)
 	warning := markMixed(string(e.Petname) + " " + string(e.Name))
+	if e.Like != "" {
+		warning += "  (warning: " + looksLike(e.Like) + ")"
+	}
 	switch e.Kind {
 	case "petname":
 		return fmt.Sprintf("petname  %s  %s  since %s%s", share.Escape(string(e.Petname)), e.Peer, since, warning)

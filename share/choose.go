@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -68,6 +69,10 @@ func (g *getting) settle(ctx context.Context) (Candidate, error) {
 	if err != nil {
 		return Candidate{}, err
 	}
+	known := trust.Lookalikes()
+	for i := range found {
+		found[i].Like = Name(known.Like(string(found[i].Name)))
+	}
 	if len(found) > 1 {
 		return Candidate{}, g.ambiguous(f, found)
 	}
@@ -127,6 +132,10 @@ const strictDigits = 32
 func (g *getting) vouch(c Candidate, trust Trust) error {
 	if c.Mixed != "" {
 		g.note("warning: the name %s mixes %s letters, and may be made to look like another", Escape(string(c.Name)), c.Mixed)
+	}
+	if c.Like != "" {
+		g.note("warning: the name %s looks like %s (%s), which is in the trust book and another name", Escape(string(c.Name)),
+			Escape(string(c.Like)), strings.Join(Scripts(string(c.Like)), ", "))
 	}
 	if g.finding.work != nil {
 		if err := g.noteNewVersion(c, g.finding.work.search, trust); err != nil {

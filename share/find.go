@@ -79,6 +79,9 @@ type Candidate struct {
 	// Mixed names the scripts that a word of the name mixes so that it may look like
 	// another name; empty: none.
 	Mixed string `json:"mixed,omitempty"`
+	// Like is a name of the trust book that this one looks like, and is not; set where
+	// it was looked for.
+	Like Name `json:"like,omitempty"`
 
 	holders  []peer.AddrInfo // who answered with its manifest
 	via      node.Via        // how the first of them is reached

@@ -38,6 +38,9 @@ type Hit struct {
 	// Mixed names the scripts that a word of the name mixes so that it may look like
 	// another name; empty: none.
 	Mixed string `json:"mixed,omitempty"`
+	// Like is another name that was found, or one of the trust book, which this one
+	// looks like; set by whoever shows several.
+	Like Name `json:"like,omitempty"`
 
 	holders  []peer.AddrInfo
 	networks []netip.Prefix

@@ -316,6 +316,15 @@ func (t Trust) choice(name Name) (Choice, bool) {
 	return t.Choices[i], true
 }
 
+// Lookalikes knows the bare names that something was chosen for.
+func (t Trust) Lookalikes() *Lookalikes {
+	l := &Lookalikes{}
+	for _, c := range t.Choices {
+		l.Add(string(c.Name))
+	}
+	return l
+}
+
 // who is how a publisher is shown: by petname, else by the beginning of its ID.
 func (t Trust) who(p peer.ID) string {
 	if n := t.petname(p); n != "" {

@@ -178,17 +178,3 @@ func FuzzTrustBook(f *testing.F) {
 		}
 	})
 }
-
-func TestMixedScripts(t *testing.T) {
-	for name, want := range map[string]string{
-		"paypal.pdf": "", "pаypal.pdf": "Latin, Cyrillic", "отчёт.pdf": "", "отчёт 2024 final.pdf": "", "report": "", "": "",
-		"αβγ.txt": "", "αbc.txt": "Greek, Latin", "日本語のファイル.txt": "", "日本語file.txt": "", "東京タワーtower": "", "한국어文書abc": "",
-		"日本語한글": "", "ひ한": "Hiragana, Hangul", "café": "", "e\u0301": "", "1а2b": "Cyrillic, Latin", "ᏢayᏢal": "Cherokee, Latin",
-		"x\u200dа": "Latin, Cyrillic", "a_б": "", "a-б": "", "µm": "", "ℓatex": "", "абв1abc": "Cyrillic, Latin",
-	} {
-		got := strings.Join(MixedScripts(name), ", ")
-		if got != want {
-			t.Errorf("MixedScripts(%q) = %q, want %q", name, got, want)
-		}
-	}
-}

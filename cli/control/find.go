@@ -57,7 +57,15 @@ func (s *Server) find(w http.ResponseWriter, r *http.Request) {
 	out := newStream(w, r, contentTypeLines)
 	start := time.Now()
 	first := time.Duration(0)
+	trust, err := s.cfg.Library.Trust()
+	if err != nil {
+		out.fail(s.explain(err))
+		return
+	}
+	told := trust.Lookalikes()
 	o.Found = func(h share.Hit) {
+		told.Add(string(h.Name))
+		h.Like = share.Name(told.Like(string(h.Name)))
 		if first == 0 {
 			first = time.Since(start)
 		}
@@ -78,6 +86,7 @@ func (s *Server) find(w http.ResponseWriter, r *http.Request) {
 	out.send(&Searched{Found: len(found.Hits), Asked: found.Asked, Messages: found.Messages, Seconds: seconds(time.Since(start)),
 		Partial: len(found.Partial) > 0, Why: found.Partial, First: seconds(first)})
 	for _, h := range found.Hits {
+		h.Like = share.Name(told.Like(string(h.Name)))
 		if out.sendLine(h) != nil {
 			return
 		}

@@ -25,11 +25,18 @@ func (s *Server) listNames(w http.ResponseWriter, r *http.Request) {
 
 func trustEntries(t share.Trust) []TrustEntry {
 	var lines []TrustEntry
+	var petnames, names share.Lookalikes
 	for _, f := range t.Friends {
-		lines = append(lines, friendEntry(f))
+		e := friendEntry(f)
+		petnames.Add(string(f.Name))
+		e.Like = petnames.Like(string(f.Name))
+		lines = append(lines, e)
 	}
 	for _, c := range t.Choices {
-		lines = append(lines, choiceEntry(c))
+		e := choiceEntry(c)
+		names.Add(string(c.Name))
+		e.Like = names.Like(string(c.Name))
+		lines = append(lines, e)
 	}
 	for _, b := range t.Blocks {
 		lines = append(lines, TrustEntry{Kind: "block", Peer: b.Peer, ID: b.ID, Since: b.Since})
@@ -51,6 +58,19 @@ func choiceEntry(c share.Choice) TrustEntry {
 
 func mixed(name string) string { return strings.Join(share.MixedScripts(name), ", ") }
 
+// likeInBook is what a petname or a name looks like of those that the book has; "" for
+// nothing.
+func likeInBook(t share.Trust, e TrustEntry) string {
+	if e.Kind == "choice" {
+		return t.Lookalikes().Like(string(e.Name))
+	}
+	var petnames share.Lookalikes
+	for _, f := range t.Friends {
+		petnames.Add(string(f.Name))
+	}
+	return petnames.Like(string(e.Petname))
+}
+
 // changeNames answers POST /names/OP.
 func (s *Server) changeNames(w http.ResponseWriter, r *http.Request) {
 	req, ok := decode[NamesRequest](w, r)
@@ -62,6 +82,9 @@ func (s *Server) changeNames(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		writeError(w, ErrorOf(err))
 		return
+	}
+	if trust, err := s.cfg.Library.Trust(); err == nil && op == "trust" {
+		entry.Like = likeInBook(trust, entry)
 	}
 	newStream(w, r, contentTypeLines).send(&NamesChanged{Op: op, TrustEntry: entry})
 }

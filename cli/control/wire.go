@@ -316,6 +316,7 @@ type TrustEntry struct {
 	Tier    *int          `json:"tier,omitempty"`  // of a choice: in which it was made
 	Among   int           `json:"among,omitempty"` // of a choice: how many publishers claimed that content then
 	Mixed   string        `json:"mixed,omitempty"` // the scripts that the name mixes, so that it may look like another
+	Like    string        `json:"like,omitempty"`  // an earlier entry's petname or name that this one looks like, and is not
 	Path    string        `json:"path,omitempty"`  // of a damaged book
 	Since   time.Time     `json:"since,omitzero"`
 }

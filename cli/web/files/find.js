@@ -49,8 +49,9 @@ function makeHit(hit) {
       h('div', { class: 'text' }, h('h3', {}, name, mixed), meta),
       h('div', { class: 'acts' }, button('Get', 'Get ' + name, () => get({ what: hit.id, name: hit.name }))))),
     update(hit) {
-      mixed.hidden = !hit.mixed
-      setText(mixed, hit.mixed ? 'mixes ' + hit.mixed : '')
+      const warnings = [hit.mixed && 'mixes ' + hit.mixed, hit.like && 'looks like ' + visible(hit.like)].filter(Boolean)
+      mixed.hidden = warnings.length === 0
+      setText(mixed, warnings.join(', '))
       setText(meta, [size(hit.size), tiers[hit.tier] ?? '', hit.publishers?.length ? 'said by ' + hit.publishers.slice(0, 2).map(who).join(', ') : '',
         (hit.where ?? []).map(visible).join(', '), hit.verified ? 'verified' : hit.reachable ? 'can be had' : 'nobody who has it answers', hit.id.slice(0, 15)].filter(Boolean).join(' · '))
     },

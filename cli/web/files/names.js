@@ -36,7 +36,8 @@ const row = (title, about, verb, work) => e => {
   const meta = h('p', { class: 'meta mono' })
   return {
     element: h('li', {}, h('div', { class: 'item' },
-      h('div', { class: 'text' }, h('h3', {}, title(e), e.mixed && h('span', { class: 'tag warn' }, 'mixes ' + e.mixed)), meta),
+      h('div', { class: 'text' }, h('h3', {}, title(e), e.mixed && h('span', { class: 'tag warn' }, 'mixes ' + e.mixed),
+        e.like && h('span', { class: 'tag warn' }, 'looks like ' + visible(e.like))), meta),
       h('div', { class: 'acts' }, button(verb, verb + ' ' + title(e), () => work(e))))),
     update(now) { e = now; setText(meta, [about(e), e.since ? ago(e.since) : ''].filter(Boolean).join(' · ')) },
   }

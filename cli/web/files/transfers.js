@@ -121,7 +121,7 @@ function candidate(t, c, clear) {
   const by = c.publishers?.length ? 'said by ' + c.publishers.slice(0, 3).map(who).join(', ') + (c.publishers.length > 3 ? ' and others' : '') : ''
   return h('li', { class: 'item' },
     h('div', { class: 'text' }, visible(c.name), h('p', { class: 'meta' },
-      [size(c.size), by, c.id.slice(0, 15), c.reachable ? '' : 'nobody who has it answers', c.mixed ? 'mixes ' + c.mixed : ''].filter(Boolean).join(' · '))),
+      [size(c.size), by, c.id.slice(0, 15), c.reachable ? '' : 'nobody who has it answers', c.mixed ? 'mixes ' + c.mixed : '', c.like ? 'looks like ' + visible(c.like) : ''].filter(Boolean).join(' · '))),
     button('Get this one', 'Get ' + visible(c.name) + ' of ' + size(c.size) + ', ' + c.id.slice(3, 11), async () => {
       await clear()
       await get({ what: t.what, pick: c.id, dir: directory(t.path), accept_change: true })
