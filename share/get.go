@@ -104,7 +104,7 @@ func (l *Library) Get(ctx context.Context, w What, o GetOptions) (Got, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	m := newMeter(o.Progress, PhaseLocal)
 	m.notes = o.Note
-	g := &getting{library: l, options: o, what: w, meter: m, crowd: l.newCrowd(m), localizer: thisSystem(), seeds: newSeeds(o.SeedFrom)}
+	g := &getting{library: l, options: o, what: w, meter: m, crowd: l.newCrowd(m), seeds: newSeeds(o.SeedFrom)}
 	if o.Tried != nil {
 		g.trail = newTrail()
 		g.crowd.trail = g.trail
@@ -165,19 +165,18 @@ func tickUntil(ctx context.Context, m *meter) {
 
 // getting is one Get at work.
 type getting struct {
-	library   *Library
-	options   GetOptions
-	what      What
-	holding   bool // for the store, and not for the user
-	meter     *meter
-	crowd     *crowd
-	localizer localSystem
-	seeds     *seeds
-	liars     []peer.ID               // who answered the search with what must not be believed
-	mirrors   map[content.ID][]string // that may be asked, as manifests name them
-	trail     *trail                  // of what is tried; nil: nobody asked for it
-	finding   *finding                // of the name; nil before it was searched for
-	decided   *Choice                 // the entry of the trust book that said what is meant, or nil
+	library *Library
+	options GetOptions
+	what    What
+	holding bool // for the store, and not for the user
+	meter   *meter
+	crowd   *crowd
+	seeds   *seeds
+	liars   []peer.ID               // who answered the search with what must not be believed
+	mirrors map[content.ID][]string // that may be asked, as manifests name them
+	trail   *trail                  // of what is tried; nil: nobody asked for it
+	finding *finding                // of the name; nil before it was searched for
+	decided *Choice                 // the entry of the trust book that said what is meant, or nil
 
 	mu      sync.Mutex
 	serving []*transfer // guarded by mu: complete, and served until the end
@@ -375,7 +374,7 @@ func (g *getting) place(name Name, id content.ID) (root *os.Root, base, target s
 	if name == "" {
 		name = Name(id.Hex())
 	}
-	base, renamed := g.localizer.name(name)
+	base, renamed := g.library.system.name(name)
 	dir := g.options.Dir
 	if t := g.options.Target; t != "" {
 		dir = t

@@ -94,7 +94,7 @@ func (s *store) fetch(ctx context.Context, id content.ID, o HoldOptions) (_ Held
 	whole := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	m := newMeter(o.Progress, PhaseLocal)
-	g := &getting{library: s.library, holding: true, meter: m, crowd: s.library.newCrowd(m), localizer: thisSystem()}
+	g := &getting{library: s.library, holding: true, meter: m, crowd: s.library.newCrowd(m)}
 	g.crowd.pace = &s.library.holdRate
 	h := &holding{store: s, id: id, options: o, getting: g, dir: s.newDir(id)}
 	var ticking sync.WaitGroup

@@ -3,7 +3,6 @@ package share
 import (
 	"crypto/sha256"
 	"fmt"
-	"runtime"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -22,11 +21,11 @@ type localSystem struct {
 	foldCase bool
 }
 
-// thisSystem is what the operating system does on the file system it formats by
-// itself. A case-sensitive volume on macOS gets renamed files it could have
+// systemOf is what an operating system, named as runtime.GOOS, does on the file system
+// it formats by itself. A case-sensitive volume on macOS gets renamed files it could have
 // held; the reverse, a FAT or NTFS volume mounted on Linux, is not known here.
-func thisSystem() localSystem {
-	switch runtime.GOOS {
+func systemOf(goos string) localSystem {
+	switch goos {
 	case "windows":
 		return localSystem{reserved: true, foldCase: true}
 	case "darwin", "ios":

@@ -2,12 +2,16 @@ package share
 
 import (
 	"fmt"
-	"runtime"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/node"
 	"golang.org/x/text/unicode/norm"
 )
 
@@ -162,6 +166,64 @@ func localize(t *testing.T, sys localSystem, listing []string) []string {
 	return locals
 }
 
+// TestSavedUnderTheRulesOfEachSystem saves for real what a stranger named, under the rules
+// of each system; all of these names can be made on this disk.
+func TestSavedUnderTheRulesOfEachSystem(t *testing.T) {
+	sharer, _ := startPeer(t, node.Config{NoDHT: true})
+	for _, name := range []string{"album/CON", "album/a~1.txt", "album/dot.", "album/aux.d/x: y", "album/README", "album/readme"} {
+		sharer.write(t, name, []byte(name))
+	}
+	if files, err := os.ReadDir(filepath.Join(sharer.dir, "album")); err != nil || len(files) != 6 {
+		t.Skip("this disk can't hold the names themselves")
+	}
+	sharer.add(t, filepath.Join(sharer.dir, "album"), AddOptions{})
+	sharer.add(t, sharer.write(t, "nul.txt", []byte("nul")), AddOptions{})
+	for _, on := range []struct {
+		what   string
+		sys    localSystem
+		album  []string // in the order of the listing
+		single string
+		sent   []string // what is received as aux.txt, twice
+	}{
+		{"linux", linuxSystem, []string{"CON", "README", "a~1.txt", "aux.d/x: y", "dot.", "readme"}, "nul.txt", []string{"aux.txt", "aux (1).txt"}},
+		{"darwin", darwinSystem, []string{"CON", "README", "a~1.txt", "aux.d/x: y", "dot.", "readme (2)"}, "nul.txt", []string{"aux.txt", "aux (1).txt"}},
+		{"windows", windowsSystem, []string{"CON_", "README", "a~1_.txt", "aux_.d/x_ y", "dot_", "readme (2)"}, "nul_.txt", []string{"aux_.txt", "aux (1).txt"}},
+	} {
+		t.Run(on.what, func(t *testing.T) {
+			p, _ := startPeer(t, node.Config{NoDHT: true})
+			p.lib.system = on.sys
+			from := GetOptions{Peers: []peer.AddrInfo{sharer.AddrInfo()}}
+			for range 2 { // the second finds all of it in its place
+				if _, err := p.get(t, "album", from); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var saved []string
+			for i, want := range []string{"CON", "README", "a~1.txt", "aux.d/x: y", "dot.", "readme"} {
+				mustBe(t, filepath.Join(p.dir, "album", filepath.FromSlash(on.album[i])), []byte("album/"+want))
+			}
+			fs.WalkDir(os.DirFS(filepath.Join(p.dir, "album")), ".", func(path string, d fs.DirEntry, err error) error {
+				if err == nil && !d.IsDir() {
+					saved = append(saved, path)
+				}
+				return err
+			})
+			if want := slices.Sorted(slices.Values(on.album)); !slices.Equal(slices.Sorted(slices.Values(saved)), want) {
+				t.Errorf("the directory holds %q, want %q", saved, want)
+			}
+			got, err := p.get(t, "nul.txt", from)
+			if err != nil || filepath.Base(got.Path) != on.single {
+				t.Errorf("nul.txt was saved as %s, %v, want %s", got.Path, err, on.single)
+			}
+			for _, want := range on.sent {
+				if path, _, err := p.lib.Receive(p.dir, "aux.txt", strings.NewReader("x"), 1); err != nil || filepath.Base(path) != want {
+					t.Errorf("aux.txt was received as %s, %v, want %s", path, err, want)
+				}
+			}
+		})
+	}
+}
+
 func TestLongNamesAreCutToMakeRoom(t *testing.T) {
 	listing := []string{
 		strings.Repeat("A", 251) + ".txt",
@@ -230,9 +292,11 @@ func TestLinuxKeepsNoState(t *testing.T) {
 	}
 }
 
-func TestThisSystemIsKnown(t *testing.T) {
-	if runtime.GOOS == "linux" && thisSystem() != linuxSystem {
-		t.Errorf("thisSystem() = %+v on Linux", thisSystem())
+func TestSystemsAreKnown(t *testing.T) {
+	for goos, want := range map[string]localSystem{"linux": linuxSystem, "freebsd": linuxSystem, "darwin": darwinSystem, "ios": darwinSystem, "windows": windowsSystem} {
+		if got := systemOf(goos); got != want {
+			t.Errorf("systemOf(%s) = %+v, want %+v", goos, got, want)
+		}
 	}
 }
 

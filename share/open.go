@@ -138,7 +138,7 @@ func (l *Library) look(ctx context.Context, w What, o OpenOptions) (Meant, error
 func (l *Library) lookName(ctx context.Context, w What, o OpenOptions) (Meant, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	m := newMeter(nil, PhaseLocal)
-	g := &getting{library: l, what: w, meter: m, crowd: l.newCrowd(m), localizer: thisSystem(),
+	g := &getting{library: l, what: w, meter: m, crowd: l.newCrowd(m),
 		options: GetOptions{Peers: o.Peers, From: o.From, Any: o.Any, Strict: o.Strict, AcceptChange: o.AcceptChange, Pick: o.Pick, NoServe: true}}
 	defer func() {
 		cancel()

@@ -45,12 +45,12 @@ func (l *Library) Receive(dir, name string, in io.Reader, max int64) (saved stri
 		return "", 0, err
 	}
 	defer root.Close()
-	p, err := createReceived(root, n)
+	p, err := createReceived(root, l.system, n)
 	if err != nil {
 		return "", 0, err
 	}
 	if size, err = receiveBytes(p.file, in, max); err == nil {
-		err = finishReceived(p, n)
+		err = finishReceived(p, l.system, n)
 	}
 	if err != nil {
 		p.discard()
@@ -64,9 +64,9 @@ func (l *Library) Receive(dir, name string, in io.Reader, max int64) (saved stri
 }
 
 // createReceived makes the partial file of a name, of which nobody else has one.
-func createReceived(root *os.Root, n Name) (*partial, error) {
+func createReceived(root *os.Root, sys localSystem, n Name) (*partial, error) {
 	for i := range receiveNames {
-		name := numbered(n, i)
+		name := numbered(sys, n, i)
 		p := &partial{root: root, name: name, temp: partialName(name), mode: 0o666, sync: true}
 		f, err := root.OpenFile(p.temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 		if errors.Is(err, fs.ErrExist) {
@@ -98,9 +98,9 @@ func receiveBytes(f *os.File, in io.Reader, max int64) (size int64, err error) {
 }
 
 // finishReceived gives a file the first of its names that is free.
-func finishReceived(p *partial, n Name) error {
+func finishReceived(p *partial, sys localSystem, n Name) error {
 	for i := range receiveNames {
-		p.name = numbered(n, i)
+		p.name = numbered(sys, n, i)
 		if err := p.finish(false); !errors.Is(err, fs.ErrExist) {
 			return err
 		}
@@ -108,8 +108,8 @@ func finishReceived(p *partial, n Name) error {
 	return fmt.Errorf("%s: %d files have this name: %w", Escape(string(n)), receiveNames, ErrRefused)
 }
 
-// numbered is n as this system can hold it, with a number when i is not 0.
-func numbered(n Name, i int) string {
+// numbered is n as sys can hold it, with a number when i is not 0.
+func numbered(sys localSystem, n Name, i int) string {
 	if i > 0 {
 		ext := path.Ext(string(n))
 		base := strings.TrimSuffix(string(n), ext)
@@ -118,6 +118,6 @@ func numbered(n Name, i int) string {
 		}
 		n = Name(base + " (" + strconv.Itoa(i) + ")" + ext)
 	}
-	local, _ := thisSystem().name(n)
+	local, _ := sys.name(n)
 	return local
 }

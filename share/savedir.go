@@ -295,7 +295,7 @@ func (t *tree) wanted(fn func(e Entry, local string) error) error {
 	if t.hold != nil {
 		return t.hold.wanted(fn)
 	}
-	names := newLocalizer(t.getting.localizer)
+	names := newLocalizer(t.getting.library.system)
 	for e, err := range t.listing.entries() {
 		if err != nil {
 			return err

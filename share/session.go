@@ -109,7 +109,7 @@ func (e *cached) runSession(ctx context.Context, s *session) {
 func (e *cached) serveReaders(ctx context.Context, s *session) error {
 	c := e.cache
 	ctx, cancel := context.WithCancel(ctx)
-	g := &getting{library: c.library, holding: true, meter: newMeter(nil, PhaseLocal), localizer: thisSystem(),
+	g := &getting{library: c.library, holding: true, meter: newMeter(nil, PhaseLocal),
 		options: GetOptions{NoServe: true}}
 	g.crowd = c.library.newCrowd(g.meter)
 	var watching errgroup.Group

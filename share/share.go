@@ -38,6 +38,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -246,9 +247,10 @@ type Library struct {
 	cfg      Config
 	log      *slog.Logger
 	dir      string
-	tempDir  bool  // dir is ours to remove
-	book     *book // of trust
-	visitor  bool  // serves nothing but what it is getting, while it does
+	tempDir  bool        // dir is ours to remove
+	system   localSystem // whose rules the names of what is saved follow
+	book     *book       // of trust
+	visitor  bool        // serves nothing but what it is getting, while it does
 	catalog  *catalog
 	home     fileIdentity  // of the node's home, which is never shared
 	announce chan shareKey // shares whose announcement was put off; capacity 64
@@ -289,7 +291,7 @@ type Library struct {
 // Open opens the catalog and registers the protocols' handlers on n, which
 // must not run yet. Nothing is served before n runs.
 func Open(n *node.Node, cfg Config) (*Library, error) {
-	l := &Library{node: n, cfg: cfg, log: cfg.Log, dir: cfg.Dir}
+	l := &Library{node: n, cfg: cfg, log: cfg.Log, dir: cfg.Dir, system: systemOf(runtime.GOOS)}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
