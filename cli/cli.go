@@ -22,10 +22,12 @@ import (
 	"slices"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	golog "github.com/ipfs/go-log/v2"
 	"github.com/libp2p/go-libp2p/gologshim"
 	"github.com/p2pshare/p2pshare/cli/control"
+	"github.com/p2pshare/p2pshare/share"
 	"github.com/spf13/cobra"
 )
 
@@ -61,7 +63,10 @@ func Run(ctx context.Context, args []string, o IO) int {
 	root.SetIn(o.In)
 	root.SetOut(a.out)
 	root.SetErr(o.Err)
-	err := root.ExecuteContext(ctx)
+	err := checkText(args)
+	if err == nil {
+		err = root.ExecuteContext(ctx)
+	}
 	if ctx.Err() != nil && err != nil {
 		err = interrupted(err)
 	}
@@ -100,7 +105,12 @@ content ID, fetched from whoever has them, and every byte is verified.`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
-		PersistentPreRunE: func(*cobra.Command, []string) error { return a.silenceLibraries() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkGiven(cmd); err != nil {
+				return err
+			}
+			return a.silenceLibraries()
+		},
 	}
 	flags := root.PersistentFlags()
 	flags.String("home", "", "`DIR` that holds the identity and the catalog (P2PSHARE_HOME)")
@@ -150,6 +160,31 @@ content ID, fetched from whoever has them, and every byte is verified.`,
 	)
 	root.SetHelpCommand(a.helpCommand())
 	return root
+}
+
+// checkText refuses arguments that are not UTF-8: no name is, and no path would reach
+// the running peer as it is.
+func checkText(args []string) error {
+	for _, arg := range args {
+		if !utf8.ValidString(arg) {
+			return usage("the argument \"%s\" is not valid UTF-8", share.Escape(arg))
+		}
+	}
+	return nil
+}
+
+// narrowing are flags that say who or what alone is meant.
+var narrowing = []string{"from", "to", "group", "path", "key"}
+
+// checkGiven refuses an empty value for them. An unset variable of a shell gives one,
+// and what was to be for one peer, or from one, would be for all.
+func checkGiven(cmd *cobra.Command) error {
+	for _, name := range narrowing {
+		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && f.Value.String() == "" {
+			return usageOf(cmd, "--%s is empty", name)
+		}
+	}
+	return nil
 }
 
 // silenceLibraries takes the log lines of libp2p and of what is built on it

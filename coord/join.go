@@ -74,12 +74,12 @@ func (c *Coord) Create(ctx context.Context, name string, o MemberOptions) (*Grou
 
 // checkName checks the local name of a group that is to be known here.
 func (c *Coord) checkName(name string, id GroupID) error {
-	if name == "" || len(name) > pinset.NameBytesMax || strings.ContainsAny(name, "/@\\") || !utf8.ValidString(name) ||
+	if name == "" || name == "." || name == ".." || len(name) > pinset.NameBytesMax || strings.ContainsAny(name, "/@\\") || !utf8.ValidString(name) ||
 		strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return fmt.Errorf("group name %.80q: want 1 to %d bytes of text without /, \\ and @", name, pinset.NameBytesMax)
+		return fmt.Errorf("%w: group name %.80q: want 1 to %d bytes of text without /, \\ and @, and no . or ..", ErrInvalid, name, pinset.NameBytesMax)
 	}
 	if _, err := ParseGroupID(name); err == nil {
-		return fmt.Errorf("group name %s: that is a group's ID", name) // Find would take one for the other
+		return fmt.Errorf("%w: group name %s: that is a group's ID", ErrInvalid, name) // Find would take one for the other
 	}
 	if k, err := c.FindKnown(name); err == nil && k.ID != id && (k.Follows || !c.isOver(k.ID)) {
 		return fmt.Errorf("there is a group called %q already: %w", name, ErrExists)

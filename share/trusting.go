@@ -31,7 +31,7 @@ func (t Trust) ParsePublisher(s string) (peer.ID, error) {
 		friend, ok := t.friend(petname)
 		p = friend.Peer
 		if !ok {
-			err = fmt.Errorf("%q is no peer ID, and no petname of the trust book", Escape(s))
+			err = fmt.Errorf("\"%s\" is no peer ID, and no petname of the trust book", escapeCut(s, whatShownMax))
 		}
 	}
 	if err != nil {

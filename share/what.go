@@ -41,6 +41,9 @@ var ErrBadWhat = errors.New("can't be asked for")
 
 const linkScheme = "p2pshare:"
 
+// whatShownMax is how many characters an error shows of what can't be asked for.
+const whatShownMax = 120
+
 // ParseWhat reads a person's WHAT in any of its forms:
 //
 //	b3:HASH, 64 hex digits, a CIDv1        the content itself
@@ -62,7 +65,10 @@ func ParseWhat(s string) (What, error) {
 	case strings.HasPrefix(s, "@"):
 		group, name, ok := strings.Cut(s[1:], "/")
 		if !ok || group == "" {
-			return What{}, fmt.Errorf("%w: %q: a name in a group is written @GROUP/NAME", ErrBadWhat, Escape(s))
+			return What{}, fmt.Errorf("%w: \"%s\": a name in a group is written @GROUP/NAME", ErrBadWhat, escapeCut(s, whatShownMax))
+		}
+		if _, err := ParseName(group); err != nil {
+			return What{}, fmt.Errorf("%w: no group is called so: %w", ErrBadWhat, err)
 		}
 		w, err := ParseLiteral(name)
 		w.Group = group
@@ -71,7 +77,7 @@ func ParseWhat(s string) (What, error) {
 	if who, name, ok := strings.Cut(s, "/"); ok {
 		publisher, petname, err := parsePublisher(who)
 		if err != nil {
-			return What{}, fmt.Errorf("%w: %q: %w", ErrBadWhat, Escape(s), err)
+			return What{}, fmt.Errorf("%w: \"%s\": %w", ErrBadWhat, escapeCut(s, whatShownMax), err)
 		}
 		w, err := ParseLiteral(name)
 		w.Publisher, w.Petname = publisher, petname
@@ -92,7 +98,7 @@ func parsePublisher(who string) (peer.ID, Petname, error) {
 	}
 	petname, err := ParsePetname(who)
 	if err != nil {
-		return "", "", fmt.Errorf("%q is no peer ID, and can be no petname", Escape(who))
+		return "", "", fmt.Errorf("\"%s\" is no peer ID, and can be no petname", escapeCut(who, whatShownMax))
 	}
 	return "", petname, nil
 }
