@@ -60,6 +60,7 @@ type fakeStore struct {
 	off     bool                      // guarded by mu: the process is
 	lies    bool                      // guarded by mu: it says that it holds what it does not fetch
 	most    int64                     // guarded by mu: bytes that were ever held
+	tried   int                       // guarded by mu: fetches that were begun
 }
 
 func (s *fakeStore) used() (n int64) {
@@ -103,6 +104,7 @@ func (s *fakeStore) Hold(ctx context.Context, id content.ID, o share.HoldOptions
 		s.mu.Unlock()
 		return share.Held{}, share.ErrOverQuota
 	}
+	s.tried++
 	lies, rate := s.lies, s.rate
 	s.mu.Unlock()
 	wait := time.Millisecond + time.Duration(float64(o.Size)/float64(rate)*float64(time.Second))

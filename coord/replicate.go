@@ -23,10 +23,7 @@ const (
 	reportWait     = 3 * time.Second // for the leader to take a report
 	// freshEnough is how lately a member must have heard from a leader to let a copy go.
 	freshEnough = 5 * time.Second
-	fetchRetry  = time.Second // after a fetch that failed; it doubles up to fetchRetryMax
-	// fetchRetryMax is short: a repair waits for it when a source comes back.
-	fetchRetryMax = 30 * time.Second
-	sourcesMax    = 16 // peers that a fetch is told to ask first
+	sourcesMax  = 16 // peers that a fetch is told to ask first
 )
 
 // replicator keeps this member's copies as the group's plan has them. One look
@@ -49,13 +46,13 @@ type replicator struct {
 	ended   chan fetched // has room for all that is under way, which keep their places until settled
 
 	// Of the one goroutine that looks:
-	tries   map[content.ID]try
+	retries retries
 	told    map[content.ID]time.Time // when the leader was told of a difference
 	leader  peer.ID                  // at the last look
 	working map[content.ID]context.CancelFunc
 	state   *pinset.State // of the last look
 	plan    *pinset.Plan
-	queue   []content.ID // to be fetched
+	queue   []content.ID // to be fetched now
 
 	mu       sync.Mutex
 	reported time.Time              // guarded by mu: when a leader was last told anything
@@ -63,12 +60,6 @@ type replicator struct {
 	accused  []accusation           // guarded by mu: to be reported
 	mend     []content.ID           // guarded by mu: to be scrubbed before all others
 	doubted  []content.ID           // guarded by mu: and before those
-}
-
-// try is how often in a row a fetch failed, and when it may begin again.
-type try struct {
-	count int
-	after time.Time
 }
 
 // problem is why a content is not here.
@@ -95,7 +86,7 @@ func (g *Group) replicate(ctx context.Context, m *member) error {
 		<-ctx.Done()
 		return nil
 	}
-	r := &replicator{g: g, m: m, h: h, wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1), ended: make(chan fetched, fetchesMax), tries: map[content.ID]try{}, told: map[content.ID]time.Time{},
+	r := &replicator{g: g, m: m, h: h, wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1), ended: make(chan fetched, fetchesMax), retries: retries{of: map[content.ID]try{}}, told: map[content.ID]time.Time{},
 		working: map[content.ID]context.CancelFunc{}, problems: map[content.ID]problem{}}
 	g.setReplicator(r)
 	defer g.setReplicator(nil)
@@ -159,7 +150,7 @@ func (r *replicator) look(ctx context.Context) {
 	}
 	have := r.h.snapshot()
 	d := compare(state, plan, self, have)
-	r.state, r.plan, r.queue = state, plan, d.missing
+	r.state, r.plan, r.queue = state, plan, r.retries.due(d.missing, now)
 	r.cancelUnplanned(d)
 	r.fill(ctx)
 	for _, id := range r.h.left() {
@@ -180,9 +171,9 @@ func (r *replicator) cancelUnplanned(d difference) {
 			cancel()
 		}
 	}
-	for id := range r.tries {
+	for id := range r.retries.of {
 		if !d.planned[id] {
-			delete(r.tries, id)
+			delete(r.retries.of, id)
 			r.setProblem(id, "")
 		}
 	}
@@ -191,9 +182,9 @@ func (r *replicator) cancelUnplanned(d difference) {
 // fill begins as many fetches as there are places for.
 func (r *replicator) fill(ctx context.Context) {
 	for len(r.queue) > 0 && ctx.Err() == nil {
-		now, id := time.Now(), r.queue[0]
+		id := r.queue[0]
 		pin, pinned := r.state.Pin(id)
-		if !pinned || r.working[id] != nil || now.Before(r.tries[id].after) || r.h.has(id) {
+		if !pinned || r.working[id] != nil || r.h.has(id) {
 			r.queue = r.queue[1:]
 			continue
 		}
@@ -258,14 +249,11 @@ func (r *replicator) settle(f fetched) {
 	r.working[f.id]()
 	delete(r.working, f.id)
 	if f.err == nil {
-		delete(r.tries, f.id)
+		r.retries.succeeded(f.id, time.Now())
 		r.setProblem(f.id, "")
 		return
 	}
-	t := r.tries[f.id]
-	t.after = time.Now().Add(min(fetchRetry<<min(t.count, 10), fetchRetryMax))
-	t.count++
-	r.tries[f.id] = t
+	r.retries.failed(f.id, time.Now())
 	r.setProblem(f.id, problemOf(f.err))
 }
 
