@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -184,8 +183,8 @@ func (r *run) pauseLeader() {
 	for _, p := range probes {
 		p.read(r.t.Context(), r.names[0]) // the stream is open before
 	}
-	r.signal(l, syscall.SIGSTOP)
-	defer r.signal(l, syscall.SIGCONT)
+	r.signal(l, sigHalt)
+	defer r.signal(l, sigGoOn)
 	r.leader(l)
 	for range nameCount {
 		r.write()
@@ -201,7 +200,7 @@ func (r *run) pauseLeader() {
 		<-asked
 	}
 	r.write() // long enough for the requests to be sent
-	r.signal(l, syscall.SIGCONT)
+	r.signal(l, sigGoOn)
 	asking.Wait()
 }
 

@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -19,11 +18,11 @@ func haltMidway(t *testing.T, get, provider *process, size int64) (goOn func()) 
 	if at.text("event") == "done" || at.number("done") > size-size/4 {
 		t.Fatal("the transfer was over before it could be disturbed")
 	}
-	if err := provider.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+	if err := provider.cmd.Process.Signal(sigHalt); err != nil {
 		t.Fatal(err)
 	}
 	return func() {
-		if err := provider.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		if err := provider.cmd.Process.Signal(sigGoOn); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -73,7 +72,7 @@ func (x *trial) killAtHalf(p *peer, size int64, args ...string) (read int64, per
 			continue
 		}
 		// Stopped, it can be looked at as it will be when it is dead.
-		if err := get.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		if err := get.cmd.Process.Signal(sigHalt); err != nil {
 			x.Fatal(err)
 		}
 		read = get.counter(x, "rchar")
