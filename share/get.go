@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -375,6 +376,10 @@ func (g *getting) place(name Name, id content.ID) (root *os.Root, base, target s
 		name = Name(id.Hex())
 	}
 	base, renamed := g.library.system.name(name)
+	if g.what.Name == "" && strings.HasPrefix(base, ".") {
+		// Strangers name it: nobody asked for a .profile.
+		base, renamed = "_"+base[1:], true
+	}
 	dir := g.options.Dir
 	if t := g.options.Target; t != "" {
 		dir = t

@@ -407,3 +407,42 @@ func TestForeignManifestsDoNotShortenTheSearchForOnePublishers(t *testing.T) {
 		}
 	}
 }
+
+// TestGetByIDBelievesNoManifestOfAnotherContent has a provider of an ID tell of another
+// content, that is said to be a directory.
+func TestGetByIDBelievesNoManifestOfAnotherContent(t *testing.T) {
+	getter, _ := startPeer(t, node.Config{NoDHT: true})
+	liar := newDataLiar(t, []byte("a file"), noLie)
+	p := newPublisher(t)
+	m := p.manifest("album", content.Root([]byte("another")), 6)
+	m.Kind = KindDir
+	host := startRaw(t, nil, handlers{dataProtocol: liar.serve, metaProtocol: answerMeta(append(manifestLine(p.sign(t, m)), endLine...))})
+	got, err := getter.get(t, liar.id.String(), GetOptions{NoServe: true, Peers: []peer.AddrInfo{host.AddrInfo()}})
+	if got.Name == "album" || err == nil && got.Kind != KindFile {
+		t.Errorf("Get = %+v, %v: it took the manifest of another content", got, err)
+	}
+	if err == nil {
+		mustBe(t, got.Path, []byte("a file"))
+	}
+	if !slices.Equal(got.Corrupt, []peer.ID{host.ID()}) {
+		t.Errorf("Corrupt = %v, want the liar %s (%v)", got.Corrupt, host.ID(), err)
+	}
+}
+
+// TestNobodyGetsAHiddenFileUnasked has a content be called as a file that a shell reads.
+func TestNobodyGetsAHiddenFileUnasked(t *testing.T) {
+	getter, _ := startPeer(t, node.Config{NoDHT: true})
+	sharer, _ := startPeer(t, node.Config{NoDHT: true})
+	s := sharer.add(t, sharer.write(t, "f", []byte("echo pwned")), AddOptions{Name: ".profile"})
+	for what, want := range map[string]string{
+		s.ID.String():               "_profile",
+		".profile":                  ".profile",
+		sharer.lib.Link(s).String(): ".profile",
+	} {
+		getter.dir = t.TempDir()
+		got, err := getter.get(t, what, GetOptions{NoServe: true, Peers: []peer.AddrInfo{sharer.AddrInfo()}})
+		if err != nil || filepath.Base(got.Path) != want {
+			t.Errorf("Get(%s) saves %s, %v, want %s", what, got.Path, err, want)
+		}
+	}
+}

@@ -19,16 +19,15 @@ import (
 
 // rivals are two publishers of different contents under one name, and who asks.
 type rivals struct {
-	ann, eve       *testPeer
-	byAnn, byEve   Share
-	getter         *testPeer
-	peers          []peer.AddrInfo // to be asked, where there is no other way
-	stopAnn        func()
-	port           int // of their local network
-	notes          []string
-	groups         []Indexed
-	groupErr       error
-	groupsAreAsked bool
+	ann, eve     *testPeer
+	byAnn, byEve Share
+	getter       *testPeer
+	peers        []peer.AddrInfo // to be asked, where there is no other way
+	stopAnn      func()
+	port         int // of their local network
+	notes        []string
+	groups       []Indexed
+	groupErr     error
 }
 
 // startRivals has them on the DHT, on a local network, or known by address.
@@ -64,8 +63,10 @@ func startRivals(t *testing.T, where string) *rivals {
 	if where == "address" {
 		r.peers = []peer.AddrInfo{r.ann.AddrInfo(), r.eve.AddrInfo()}
 	}
-	r.getter.lib.SetIndex(func(context.Context, string, Name) ([]Indexed, error) {
-		r.groupsAreAsked = true
+	r.getter.lib.SetIndex(func(_ context.Context, _ string, name Name) ([]Indexed, error) {
+		if r.groupErr == nil && name.Lookup() != "report.pdf" {
+			return nil, ErrNotFound
+		}
 		return r.groups, r.groupErr
 	}, func() bool { return len(r.groups) > 0 || r.groupErr != nil })
 	return r
@@ -172,6 +173,8 @@ func TestRivalsAreNeverPickedSilently(t *testing.T) {
 			r.mustGet(t, "report.pdf", GetOptions{}, r.byEve) // the group outranks ann, and agrees
 			r.groups[0].ID, r.groups[0].Holders = r.byAnn.ID, []peer.AddrInfo{r.ann.AddrInfo()}
 			r.mustFail(t, "report.pdf", GetOptions{}, ErrChanged)
+			r.mustGet(t, "@office/report.pdf", GetOptions{Strict: true}, r.byAnn)
+			r.mustFail(t, "@office/other.pdf", GetOptions{Any: true}, ErrNotFound)
 			r.mustGet(t, "report.pdf", GetOptions{AcceptChange: true}, r.byAnn)
 			r.groups, r.groupErr = nil, errors.New("no quorum")
 			r.mustFail(t, "report.pdf", GetOptions{}, r.groupErr) // the choice is gone

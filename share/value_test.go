@@ -203,3 +203,78 @@ func TestAnOldManifestIsNotSoldAsNew(t *testing.T) {
 		}
 	}
 }
+
+// TestAnOldRecordIsNotBelieved has the DHTs know a publisher's record in a version
+// older than was got from it, as they do when the servers with the newer one are kept
+// away. The publisher is gone.
+func TestAnOldRecordIsNotBelieved(t *testing.T) {
+	net := startNetwork(t, 2)
+	holder, getter := net[1], net[2]
+	old := holder.add(t, holder.write(t, "old.bin", []byte("an old version")), AddOptions{})
+	newer := holder.add(t, holder.write(t, "newer.bin", []byte("the newer version")), AddOptions{})
+	p := newPublisher(t)
+	m := p.manifest("plan.txt", old.ID, old.Size)
+	e, err := node.DecodeEnvelope(p.sign(t, m))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sent, err := holder.PutValue(t.Context(), valueKey(p.id, nameDigest("plan.txt")), e.Encode(), node.ReachAll); sent == 0 || err != nil {
+		t.Fatalf("PutValue = %d, %v", sent, err)
+	}
+	what := p.id.String() + "/plan.txt"
+	if got, err := getter.get(t, what, GetOptions{NoServe: true}); err != nil || got.ID != old.ID {
+		t.Fatalf("Get of the record that there is = %s, %v, want %s", got.ID, err, old.ID)
+	}
+	v := version{ID: newer.ID, Kind: KindFile, Size: newer.Size, Seq: m.Seq + 1, At: now()}
+	if err := getter.lib.catalog.keepVersion(p.id, "plan.txt", v); err != nil {
+		t.Fatal(err)
+	}
+	getter.dir = t.TempDir()
+	if got, err := getter.get(t, what, GetOptions{NoServe: true}); err != nil || got.ID != newer.ID {
+		t.Errorf("Get with a newer version remembered = %s, %v, want that, %s", got.ID, err, newer.ID)
+	}
+}
+
+// TestNoBadRecordEntersADHT tries to put what another signed, what is expired and what
+// is older than what is there.
+func TestNoBadRecordEntersADHT(t *testing.T) {
+	net := startNetwork(t, 2)
+	putter, getter := net[1], net[2]
+	ann, eve := newPublisher(t), newPublisher(t)
+	id := content.Root([]byte("plan"))
+	key := valueKey(ann.id, nameDigest("plan.txt"))
+	good := ann.manifest("plan.txt", id, 4)
+	older, expired, future := good, good, good
+	older.Seq -= 1000
+	expired.Issued, expired.Expires = expired.Issued.AddDate(-1, 0, 0), expired.Expires.AddDate(-1, 0, 0)
+	future.Seq = time.Now().AddDate(1, 0, 0).UnixMilli()
+	put := func(by publisher, m Manifest) (int, error) {
+		e, err := node.DecodeEnvelope(by.sign(t, m))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return putter.PutValue(t.Context(), key, e.Encode(), node.ReachAll)
+	}
+	if sent, err := put(ann, good); sent == 0 || err != nil {
+		t.Fatalf("PutValue = %d, %v", sent, err)
+	}
+	for name, test := range map[string]struct {
+		by publisher
+		m  Manifest
+	}{
+		"another's":  {eve, eve.manifest("plan.txt", id, 4)},
+		"expired":    {ann, expired},
+		"far future": {ann, future},
+		"older":      {ann, older},
+		"other name": {ann, ann.manifest("other.txt", id, 4)},
+	} {
+		if sent, err := put(test.by, test.m); sent > 0 && err == nil {
+			t.Errorf("%s: %d servers took it", name, sent)
+		}
+		seq := int64(0)
+		getter.lib.findRecord(t.Context(), ann.id, "plan.txt", func(m Manifest, _ node.Envelope) { seq = m.Seq })
+		if seq != good.Seq {
+			t.Errorf("%s: the record has seq %d now, want %d", name, seq, good.Seq)
+		}
+	}
+}
