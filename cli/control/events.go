@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,8 +20,8 @@ const (
 	transfersEvery = 250 * time.Millisecond
 	sharesEvery    = time.Second
 	linksEvery     = time.Second
-	groupsEvery    = 5 * time.Second
-	pinsEvery      = time.Second // a look whether anything has changed
+	groupsEvery    = 5 * time.Second // all members are asked
+	pinsEvery      = time.Second     // a look whether anything has changed
 	heartbeatEvery = 15 * time.Second
 	eventStall     = 30 * time.Second // for a client to take one event
 	watchersMax    = 32               // clients at once
@@ -80,7 +81,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	every(transfersEvery, changed(out, "transfers", s.moving))
 	every(sharesEvery, changed(out, "shares", func() any { return &SharesChanged{s.cfg.Library.Revision()} }))
 	if s.cfg.Coord != nil {
-		every(groupsEvery, changed(out, "groups", func() any { return s.groupsNow(ctx) }))
+		every(pinsEvery, s.groupsChanged(ctx, out))
 		pins := &pinsFollowed{server: s, out: out, told: map[coord.GroupID]*pinsTold{}}
 		every(pinsEvery, func() error { return pins.look(ctx) })
 	}
@@ -132,6 +133,28 @@ func (s *Server) moving() any {
 		m.Transfers, m.More = m.Transfers[:movingMax], n-movingMax
 	}
 	return m
+}
+
+// groupsChanged returns a function that looks at the groups every groupsEvery, and each
+// time that it is called while one of them does not decide, as after it was made or joined.
+func (s *Server) groupsChanged(ctx context.Context, out *eventStream) func() error {
+	var looked time.Time
+	unsettled := false
+	tell := changed(out, "groups", func() any {
+		now := s.groupsNow(ctx)
+		unsettled = slices.ContainsFunc(now.Groups, func(g *GroupStatus) bool { return g.Leader == "" })
+		return now
+	})
+	known := 0
+	return func() error {
+		before := known
+		known = len(s.cfg.Coord.Known())
+		if known == before && !unsettled && time.Since(looked) < groupsEvery {
+			return nil
+		}
+		looked = time.Now()
+		return tell()
+	}
 }
 
 // groupsNow is how the groups stand, without what grows older by itself.

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -30,7 +31,7 @@ type browser struct {
 	session  string                  // of the page
 	problems []string                // console errors, exceptions, requests that leave
 	origin   string                  // where requests may go
-	asked    int                     // requests seen
+	asked    []string                // requests seen: method and address
 	loaded   chan struct{}           // has a token after each load
 }
 
@@ -56,6 +57,10 @@ func startBrowser(t testing.TB) *browser {
 	if err != nil {
 		t.Skip("needs chromium: apt-get install chromium")
 	}
+	profile, err := os.MkdirTemp("", "profile")
+	if err != nil {
+		t.Fatal(err)
+	}
 	toChild, to, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +71,7 @@ func startBrowser(t testing.TB) *browser {
 	}
 	c := exec.CommandContext(t.Context(), path, "--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu",
 		"--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-		"--disable-sync", "--disable-extensions", "--force-prefers-reduced-motion", "--user-data-dir="+t.TempDir(), "about:blank")
+		"--disable-sync", "--disable-extensions", "--disable-breakpad", "--user-data-dir="+profile, "about:blank")
 	c.ExtraFiles = []*os.File{toChild, fromChild} // 3 and 4
 	c.WaitDelay = 10 * time.Second
 	if err := c.Start(); err != nil {
@@ -83,24 +88,71 @@ func startBrowser(t testing.TB) *browser {
 		c.Wait()
 		from.Close()
 		reading.Wait()
+		// Its helpers end a little later, and write into the profile until then.
+		for deadline := time.Now().Add(browserMax); os.RemoveAll(profile) != nil; runtime.Gosched() {
+			if time.Now().After(deadline) {
+				t.Errorf("%s can't be removed", profile)
+				return
+			}
+		}
 	})
-	b.attach()
+	b.newPage()
 	return b
 }
 
-// attach opens a page and listens to it.
-func (b *browser) attach() {
+// newPage opens a page and listens to it.
+func (b *browser) newPage() {
 	b.t.Helper()
 	var target struct{ TargetID string }
 	b.must("Target.createTarget", event{"url": "about:blank"}, &target)
+	b.attach(target.TargetID)
+}
+
+// attach has the calls from now on go to a tab.
+func (b *browser) attach(tab string) {
+	b.t.Helper()
 	var attached struct{ SessionID string }
-	b.must("Target.attachToTarget", event{"targetId": target.TargetID, "flatten": true}, &attached)
+	b.must("Target.attachToTarget", event{"targetId": tab, "flatten": true}, &attached)
 	b.mu.Lock()
 	b.session = attached.SessionID
 	b.mu.Unlock()
 	for _, domain := range []string{"Page", "Runtime", "Network", "Log", "DOM"} {
 		b.must(domain+".enable", nil, nil)
 	}
+}
+
+// tab waits for the tab with an address.
+func (b *browser) tab(address string) string {
+	b.t.Helper()
+	for deadline := time.Now().Add(browserMax); ; time.Sleep(20 * time.Millisecond) {
+		var all struct {
+			TargetInfos []struct{ TargetID, URL string }
+		}
+		b.must("Target.getTargets", nil, &all)
+		for _, t := range all.TargetInfos {
+			if t.URL == address {
+				return t.TargetID
+			}
+		}
+		if time.Now().After(deadline) {
+			b.t.Fatalf("no tab has the address %s: %v", address, all)
+		}
+	}
+}
+
+// in does something in a tab, and then goes back to the page.
+func (b *browser) in(tab string, do func()) {
+	b.t.Helper()
+	b.mu.Lock()
+	before := b.session
+	b.mu.Unlock()
+	b.attach(tab)
+	defer func() {
+		b.mu.Lock()
+		b.session = before
+		b.mu.Unlock()
+	}()
+	do()
 }
 
 func (b *browser) read(from *os.File) {
@@ -142,7 +194,7 @@ func (b *browser) take(m cdpMessage) {
 		Args             []json.RawMessage
 		ExceptionDetails json.RawMessage
 		Entry            struct{ Level, Text, URL string }
-		Request          struct{ URL string }
+		Request          struct{ Method, URL string }
 	}
 	json.Unmarshal(m.raw, &p)
 	switch m.Method {
@@ -157,7 +209,7 @@ func (b *browser) take(m cdpMessage) {
 			b.problems = append(b.problems, p.Entry.Level+" "+p.Entry.Text+" "+p.Entry.URL)
 		}
 	case "Network.requestWillBeSent":
-		b.asked++
+		b.asked = append(b.asked, p.Request.Method+" "+p.Request.URL)
 		if u, err := url.Parse(p.Request.URL); err != nil || b.origin != "" && u.Scheme != "data" && u.Scheme+"://"+u.Host != b.origin {
 			b.problems = append(b.problems, "request to "+p.Request.URL)
 		}
@@ -274,20 +326,25 @@ func (b *browser) text(script string) (s string) {
 	return s
 }
 
-// await waits in the page, frame by frame, until a condition holds.
+// await waits until a condition holds in the page. A page in a sandbox without scripts
+// has no timers, so the waiting is done here.
 func (b *browser) await(what, condition string) {
 	b.t.Helper()
-	deadline := time.Now().Add(browserMax)
-	for {
+	tick := time.NewTicker(30 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(browserMax); ; <-tick.C {
 		var ok bool
 		// A page that is being replaced has no answer yet.
-		if err := b.eval(`new Promise(r => setTimeout(r, 30)).then(() => !!(`+condition+`))`, &ok); err == nil && ok {
+		if err := b.eval(`!!(`+condition+`)`, &ok); err == nil && ok {
 			return
 		}
 		if time.Now().After(deadline) {
 			var body string
 			b.eval(`document.body.innerText`, &body)
-			b.t.Fatalf("waited in vain for %s; the page says:\n%s\n%s", what, body, b.noted())
+			b.mu.Lock()
+			asked := strings.Join(b.asked[max(0, len(b.asked)-10):], "\n")
+			b.mu.Unlock()
+			b.t.Fatalf("waited in vain for %s; the page says:\n%s\nit asked last:\n%s\n%s", what, body, asked, b.noted())
 		}
 	}
 }
@@ -332,8 +389,14 @@ func (b *browser) screen(width, height int, phone bool, scheme string) {
 		scale = 2
 	}
 	b.must("Emulation.setDeviceMetricsOverride", event{"width": width, "height": height, "deviceScaleFactor": scale, "mobile": phone}, nil)
+	b.media(scheme, "reduce")
+}
+
+// media sets what the person's system asks pages for.
+func (b *browser) media(scheme, motion string) {
+	b.t.Helper()
 	b.must("Emulation.setEmulatedMedia", event{"features": []event{
-		{"name": "prefers-color-scheme", "value": scheme}, {"name": "prefers-reduced-motion", "value": "reduce"}}}, nil)
+		{"name": "prefers-color-scheme", "value": scheme}, {"name": "prefers-reduced-motion", "value": motion}}}, nil)
 }
 
 func (b *browser) screenshot() []byte {
@@ -345,6 +408,26 @@ func (b *browser) screenshot() []byte {
 		b.t.Fatal(err)
 	}
 	return data
+}
+
+// requests counts those so far whose method and address contain part.
+func (b *browser) requests(part string) (n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, r := range b.asked {
+		if strings.Contains(r, part) {
+			n++
+		}
+	}
+	return n
+}
+
+func quoteJS(s string) string {
+	text, err := json.Marshal(s)
+	if err != nil {
+		panic(err) // a string
+	}
+	return string(text)
 }
 
 // noted are the problems so far.
@@ -362,7 +445,7 @@ func (b *browser) quiet() {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.asked == 0 {
+	if len(b.asked) == 0 {
 		b.t.Error("no request was seen: nothing was looked at")
 	}
 }

@@ -5,11 +5,12 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
+	"net/http/cookiejar"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,9 +26,6 @@ import (
 	"github.com/p2pshare/p2pshare/share"
 	"github.com/p2pshare/p2pshare/share/content"
 )
-
-// screenshots has the test of the page write those of the README.
-var screenshots = flag.String("screenshots", "", "write screenshots of the page into this directory")
 
 // lanFlags have peers meet on the loopback interface, and nobody else there.
 func lanFlags(t *testing.T) (flags []string, port int) {
@@ -134,7 +132,7 @@ func TestPageInChromium(t *testing.T) {
 	here.serve(t, "daemon", "--alias", "desk", "--folder", folder)
 	runHostileNeighbor(t, port)
 	b.screen(1200, 800, false, "light")
-	openPage(t, b, here)
+	origin := openPage(t, b, here)
 
 	// Drop a file, whose name is markup, and a directory.
 	dropped := filepath.Join(here.dir, hostileName)
@@ -156,6 +154,9 @@ func TestPageInChromium(t *testing.T) {
 	b.shot("link")
 	b.run(`document.getElementById('dialog').close()`)
 	b.shot("share")
+	b.opens(origin)
+	b.watches(here)
+	b.servesLink(here)
 
 	// The local network: text, and no elements.
 	b.run(`location.hash = 'lan'`)
@@ -181,6 +182,8 @@ func TestPageInChromium(t *testing.T) {
 	b.await("rate, time left and the picture", `/of 24.0 MiB · .*\/s · .* left · from 1 source/.test(document.querySelector('#down .meta').textContent) &&
 		/Ann's laptop/.test(document.querySelector('#down svg.flow')?.getAttribute('aria-label'))`)
 	b.shot("get")
+	b.media("light", "no-preference")
+	b.await("what flows to move", `document.getAnimations().some(a => a.animationName === 'flow' && a.playState === 'running')`)
 	button := func(name string) string {
 		return `[...document.querySelectorAll('#down button')].find(e => e.textContent === '` + name + `')`
 	}
@@ -200,47 +203,131 @@ func TestPageInChromium(t *testing.T) {
 	b.await("the group", `document.querySelector('#groups-list h2')?.textContent === '@office'`)
 	b.run(`document.querySelector('#groups-list input[name=what]').value = 'film.mkv'; document.querySelector('#groups-list form').requestSubmit()`)
 	b.await("the pin with its copy", `document.querySelector('#groups-list .copies li')?.textContent.startsWith('✓')`)
+
+	// Ann joins, and her copy shows by itself.
+	b.run(`[...document.querySelectorAll('#groups-list button')].find(e => e.textContent === 'Invite…').click()`)
+	b.await("the question", `document.querySelector('dialog[open] select')`)
+	b.run(`document.querySelector('dialog select').value = 'storage'; document.querySelector('dialog form').requestSubmit(document.querySelector('dialog button[value=yes]'))`)
+	b.await("the invitation", `document.querySelector('dialog[open] .token')`)
+	if r := ann.runPlain(t, "group", "join", b.text(`document.querySelector('dialog .token').textContent`)); r.code != 0 {
+		t.Fatalf("join: exit %d: %s", r.code, r.stderr)
+	}
+	b.run(`document.getElementById('dialog').close()`)
+	b.await("two copies", `document.querySelectorAll('#groups-list .copies li').length === 2 && /2 of 3 copies/.test(document.querySelector('#groups-list .copies').parentElement.textContent)`)
+	b.await("two members", `/^2 members/.test(document.querySelector('#groups-list .meta').textContent)`)
+	if n := b.requests("GET " + origin + "/api/v1/pins"); n > 0 {
+		t.Errorf("the pins were asked for %d times; events tell of them", n)
+	}
 	b.shot("group")
 
 	b.run(`location.hash = 'find'`)
 	b.await("the form", `!document.getElementById('find').hidden`)
 	b.run(`document.querySelector('#search input').value = 'film'; document.getElementById('search').requestSubmit()`)
 	b.await("what is found", `[...document.querySelectorAll('#found h3')].some(e => e.textContent === 'film.mkv')`)
+	b.await("the end of the search", `/^1 content in/.test(document.getElementById('find-state').textContent)`)
 	b.shot("search")
-	for _, section := range []string{"names", "status"} {
-		b.run(`location.hash = '` + section + `'`)
-		b.await(section, `!document.getElementById('`+section+`').hidden`)
-	}
+	b.run(`location.hash = 'names'`)
+	b.await("names", `!document.getElementById('names').hidden`)
+	b.shot("names")
+	b.run(`location.hash = 'status'`)
 	b.await("the facts", `document.querySelector('#status-list dd')`)
 	b.shot("status")
 	b.quiet()
 }
 
-// shot looks at the page as a desktop and as a phone shows it, light and dark. In no
-// width may it be wider than the screen, and what can be pressed is large enough.
-func (b *browser) shot(name string) {
+// opens follows the link that opens the first share: to the gateway, in a tab of its own
+// from which there is no way back.
+func (b *browser) opens(origin string) {
 	b.t.Helper()
-	for _, s := range []struct {
-		name          string
-		width, height int
-		phone         bool
-		scheme        string
-	}{{"desktop", 1200, 800, false, "light"}, {"phone", 390, 844, true, "dark"}} {
-		b.screen(s.width, s.height, s.phone, s.scheme)
-		b.await("the layout", `innerWidth === `+fmt.Sprint(s.width))
-		if wide := b.text(`[...document.querySelectorAll('main *, header *, dialog[open] *')].filter(e => e.checkVisibility() && !e.closest('svg, [hidden]') && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 90)).join('\n')`); wide != "" {
-			b.t.Errorf("%s on a %s: wider than the screen:\n%s", name, s.name, wide)
-		}
-		if small := b.text(`[...document.querySelectorAll('button, input:not([type=file]), select, nav a')].filter(e => e.checkVisibility() && e.getBoundingClientRect().height < 34).map(e => e.outerHTML.slice(0, 90)).join('\n')`); small != "" {
-			b.t.Errorf("%s on a %s: too small to press:\n%s", name, s.name, small)
-		}
-		if *screenshots != "" {
-			if err := os.WriteFile(filepath.Join(*screenshots, name+"-"+s.name+".png"), b.screenshot(), 0o644); err != nil {
-				b.t.Fatal(err)
-			}
-		}
+	link := `document.querySelector('#shares-list a')`
+	if got := b.text(link + `.target + ' ' + ` + link + `.rel`); got != "_blank noopener noreferrer" {
+		b.t.Errorf("the link to the gateway has target and rel %q", got)
 	}
-	b.screen(1200, 800, false, "light")
+	b.must("Target.setDiscoverTargets", event{"discover": true}, nil)
+	b.run(link + `.click()`)
+	address := b.text(link + `.href`)
+	if !strings.HasPrefix(address, origin+"/b3/") {
+		b.t.Fatalf("the link leads to %s", address)
+	}
+	tab := b.tab(address)
+	defer b.must("Target.closeTarget", event{"targetId": tab}, nil)
+	b.in(tab, func() {
+		b.await("the directory", `/notes.txt/.test(document.body.innerText)`)
+		if got := b.text(`String(opener)`); got != "null" {
+			b.t.Errorf("the tab has the opener %s", got)
+		}
+	})
+}
+
+// watches shares a directory that is kept up to date, and adds a file to it.
+func (b *browser) watches(here *peer) {
+	b.t.Helper()
+	papers := filepath.Join(here.dir, "papers")
+	writeRandom(b.t, filepath.Join(papers, "one.txt"), 1000, "one")
+	b.run(`document.querySelector('#share-path [name=path]').value = ` + quoteJS(papers) + `
+		document.querySelector('#share-path [name=watch]').checked = true
+		document.getElementById('share-path').requestSubmit()`)
+	row := `[...document.querySelectorAll('#shares-list li')].find(e => e.querySelector('bdi').textContent === 'papers')`
+	b.await("what is watched", row+`?.querySelector('.tag').textContent === 'kept up to date'`)
+	writeRandom(b.t, filepath.Join(papers, "two.txt"), 1000, "two")
+	b.await("what was added to it", `/^2 files/.test(`+row+`?.querySelector('.meta').textContent)`)
+	b.run(row + `.querySelector('[aria-label^="Stop sharing"]').click()`)
+	b.await("the question", `document.querySelector('dialog[open] button[value=yes]')`)
+	b.run(`document.querySelector('dialog button[value=yes]').click()`)
+	b.await("it to be gone", `!(`+row+`)`)
+}
+
+// servesLink serves a share to people without p2pshare, looks at it as they do, and stops.
+func (b *browser) servesLink(here *peer) {
+	b.t.Helper()
+	b.run(`document.querySelector('[aria-label="Link and QR code of holiday"]').click()`)
+	b.await("the form", `document.querySelector('dialog[open] #serve')`)
+	b.run(`document.querySelector('dialog details').open = true`)
+	b.shot("serve")
+	if on := b.text(`String(document.querySelector('#serve [name=receive]').checked)`); on != "false" {
+		b.t.Error("a link receives unasked")
+	}
+	b.run(`document.querySelector('#serve [name=address]').value = '127.0.0.1'; document.querySelector('#serve').requestSubmit()`)
+	b.await("the link and its code", `/^http:.*#/.test(document.querySelector('dialog [aria-label="Link for a browser"]')?.value) && document.querySelector('dialog img.qr').naturalWidth > 0`)
+	b.shot("served")
+	address, code, _ := strings.Cut(b.text(`document.querySelector('dialog [aria-label="Link for a browser"]').value`), "#")
+	b.run(`document.getElementById('dialog').close()`)
+	b.await("the list of links", `/ left$/.test(document.querySelector('#links-list .meta')?.textContent)`)
+	if page := openLink(b.t, address, code); !strings.Contains(page, "holiday") || strings.Contains(page, "/send") {
+		b.t.Errorf("the link shows %s", page)
+	}
+	b.run(`document.querySelector('[aria-label="Stop serving the link of holiday"]').click()`)
+	b.await("no links", `document.getElementById('links').hidden`)
+	if answer, err := http.Get(address); err == nil {
+		answer.Body.Close()
+		b.t.Error("a link that was stopped answers")
+	}
+}
+
+// openLink opens a served link as a browser does, and returns its page.
+func openLink(t testing.TB, address, code string) string {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), "POST", address+"open", strings.NewReader(url.Values{"code": {code}}.Encode()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.Header.Set("Origin", strings.TrimSuffix(address, "/"))
+	client := http.Client{Jar: jar, Transport: &http.Transport{DisableKeepAlives: true}}
+	answer, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	page, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(page)
 }
 
 // dropFiles drags files and directories onto the page, as from a file manager.
@@ -249,218 +336,5 @@ func (b *browser) dropFiles(paths ...string) {
 	data := event{"items": []any{}, "files": paths, "dragOperationsMask": 1}
 	for _, kind := range []string{"dragEnter", "dragOver", "drop"} {
 		b.must("Input.dispatchDragEvent", event{"type": kind, "x": 600, "y": 250, "data": data}, nil)
-	}
-}
-
-func quoteJS(s string) string {
-	text, err := json.Marshal(s)
-	if err != nil {
-		panic(err) // a string
-	}
-	return string(text)
-}
-
-// TestPageByKeyboard: everything that TestPageInChromium does can be done by keys alone.
-func TestPageByKeyboard(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes a browser and some seconds")
-	}
-	b := startBrowser(t)
-	sharer, here := newPeer(t, loopback...), newPeer(t, loopback...)
-	film := filepath.Join(sharer.dir, "film.mkv")
-	writeRandom(t, film, 8<<20, "film")
-	serving := sharer.serve(t, "daemon", "--max-up", "2M")
-	link := sharer.must(t, "add", film).text("link")
-	folder := filepath.Join(here.dir, "folder")
-	here.serve(t, "daemon", "--folder", folder, "--peer", serving.addr(t))
-	b.screen(1200, 800, false, "light")
-	openPage(t, b, here)
-
-	// Share by the file dialog.
-	chosen := filepath.Join(here.dir, "chosen.txt")
-	writeRandom(t, chosen, 1000, "chosen")
-	b.must("Page.setInterceptFileChooserDialog", event{"enabled": true}, nil)
-	b.tabTo("#choose-files")
-	b.press("Enter")
-	b.chooseFiles("#files", chosen)
-	b.await("what was chosen", `document.querySelector('#shares-list h3')?.textContent === 'chosen.txt'`)
-
-	// Share in place.
-	placed := filepath.Join(here.dir, "placed.txt")
-	writeRandom(t, placed, 2000, "placed")
-	b.tabTo("#share-path input")
-	b.typeText(placed)
-	b.press("Enter")
-	b.await("what was shared in place", `document.querySelectorAll('#shares-list li').length === 2`)
-
-	// Its link, in a dialog that keeps the focus and gives it back.
-	b.tabTo(`[aria-label="Link and QR code of placed.txt"]`)
-	b.press("Enter")
-	b.await("the dialog", `document.querySelector('dialog[open] img.qr')`)
-	for range 6 {
-		b.press("Tab")
-		if b.text(`String(document.querySelector('dialog').contains(document.activeElement) || document.activeElement === document.body)`) != "true" {
-			t.Fatal("the focus leaves an open dialog")
-		}
-	}
-	b.press("Escape")
-	b.await("the focus to be back", `document.activeElement.getAttribute('aria-label') === 'Link and QR code of placed.txt'`)
-
-	// Stop sharing, with a question.
-	b.tabTo(`[aria-label="Stop sharing placed.txt"]`)
-	b.press("Enter")
-	b.await("the question", `document.querySelector('dialog[open] button[value=yes]')`)
-	b.tabTo("dialog button[value=yes]")
-	b.press("Enter")
-	b.await("it to be gone", `document.querySelectorAll('#shares-list li').length === 1`)
-	if !exists(placed) {
-		t.Error("the file that is not shared any more is gone")
-	}
-
-	// Get, pause, resume, and cancel another time.
-	b.tabTo(`nav a[href="#transfers"]`)
-	b.press("Enter")
-	b.await("the section", `document.activeElement.id === 'transfers-h'`)
-	b.tabTo("#get input[name=what]")
-	b.typeText(link)
-	b.press("Enter")
-	b.await("bytes", `document.querySelector('#down progress')?.value > 0`)
-	b.tabTo(`#down [aria-label^="Pause"]`)
-	b.press("Enter")
-	b.await("the pause", `/^Paused at/.test(document.querySelector('#down .meta').textContent)`)
-	b.tabTo(`#down [aria-label^="Resume"]`)
-	b.press(" ")
-	b.await("the end", `/saved as/.test(document.querySelector('#down .meta').textContent)`)
-	sameFile(t, film, filepath.Join(folder, "film.mkv"))
-	b.tabTo(`#down [aria-label^="Clear"]`)
-	b.press("Enter")
-	b.await("an empty list", `document.querySelector('#down .none')`)
-
-	// Trust, and a section further.
-	b.tabTo(`nav a[href="#names"]`)
-	b.press("Enter")
-	b.tabTo("#trust input[name=who]")
-	b.typeText(serving.id())
-	b.press("Tab")
-	b.typeText("ann")
-	b.press("Enter")
-	b.await("ann", `document.querySelector('#petnames h3')?.textContent === 'ann'`)
-	b.quiet()
-}
-
-// tabTo presses Tab until what matches has the focus, and checks that it can be seen that
-// it has.
-func (b *browser) tabTo(selector string) {
-	b.t.Helper()
-	b.await(selector, `document.querySelector(`+quoteJS(selector)+`)?.checkVisibility()`)
-	for range 120 {
-		b.press("Tab")
-		var here, seen bool
-		if err := b.eval(`document.activeElement.matches(`+quoteJS(selector)+`)`, &here); err != nil {
-			b.t.Fatal(err)
-		}
-		if !here {
-			continue
-		}
-		if err := b.eval(`getComputedStyle(document.activeElement).outlineStyle !== 'none'`, &seen); err != nil || !seen {
-			b.t.Errorf("%s has the focus, and nothing shows it: %v", selector, err)
-		}
-		return
-	}
-	b.t.Fatalf("Tab does not lead to %s", selector)
-}
-
-// chooseFiles answers the dialog of a file input.
-func (b *browser) chooseFiles(selector string, paths ...string) {
-	b.t.Helper()
-	var doc struct{ Root struct{ NodeID int } }
-	b.must("DOM.getDocument", event{"depth": 0}, &doc)
-	var found struct{ NodeID int }
-	b.must("DOM.querySelector", event{"nodeId": doc.Root.NodeID, "selector": selector}, &found)
-	b.must("DOM.setFileInputFiles", event{"files": paths, "nodeId": found.NodeID}, nil)
-}
-
-// TestOtherPagesCanDoNothing has a page of another port, in the browser that is let in,
-// try what pages can.
-func TestOtherPagesCanDoNothing(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes a browser and some seconds")
-	}
-	b := startBrowser(t)
-	here := newPeer(t, loopback...)
-	here.serve(t, "daemon")
-	secret := filepath.Join(here.dir, "secret.txt")
-	writeRandom(t, secret, 1000, "secret")
-	origin := openPage(t, b, here)
-	evil := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/html")
-		fmt.Fprint(w, "<!doctype html><title>evil</title>")
-	}))
-	defer evil.Close()
-	for _, site := range []string{evil.URL, strings.Replace(evil.URL, "127.0.0.1", "localhost", 1)} {
-		b.open(site)
-		b.await("the other page", `document.title === 'evil'`)
-		var got []string
-		if err := b.eval(`(async () => {
-			const got = []
-			const read = async (path, options) => {
-				try {
-					const answer = await fetch('`+origin+`' + path, { credentials: 'include', ...options })
-					if (answer.type !== 'opaque') got.push(path + ' ' + answer.status)
-				} catch {}
-			}
-			for (const path of ['/', '/api/v1/status', '/api/v1/shares', '/api/v1/events', '/ui/app.js']) {
-				await read(path)
-				await read(path, { mode: 'no-cors' })
-			}
-			for (const type of ['application/json', 'text/plain']) {
-				for (const mode of ['cors', 'no-cors']) {
-					const options = { method: 'POST', mode, headers: { 'Content-Type': type } }
-					await read('/api/v1/limits', { ...options, body: '{"max_up":1000000}' })
-					await read('/api/v1/shares', { ...options, body: JSON.stringify({ path: `+quoteJS(secret)+` }) })
-					await read('/api/v1/sessions', { ...options, body: '{}' })
-				}
-			}
-			const load = (name, path) => new Promise(done => {
-				const e = document.createElement(name)
-				if (name === 'iframe') e.name = 'f'
-				e.onload = () => { if (name !== 'iframe') got.push(name + ' ' + path); done() }
-				e.onerror = done
-				e.src = '`+origin+`' + path
-				document.body.append(e)
-			})
-			await load('img', '/api/v1/qr?text=x')
-			await load('img', '/ui/icon.svg')
-			await load('script', '/ui/app.js')
-			await load('iframe', '/')
-			try { if (frames[0].document.body.innerText) got.push('frame') } catch {}
-			const form = document.createElement('form')
-			Object.assign(form, { method: 'post', action: '`+origin+`/api/v1/limits', enctype: 'text/plain', target: 'f' })
-			form.append(Object.assign(document.createElement('input'), { name: '{"max_up":1000000,"x":"', value: '"}' }))
-			document.body.append(form)
-			const sent = new Promise(done => { document.querySelector('iframe').onload = done })
-			form.submit()
-			await sent
-			return got
-		})()`, &got); err != nil {
-			t.Fatal(err)
-		}
-		if len(got) > 0 {
-			t.Errorf("a page of %s gets %v", site, got)
-		}
-	}
-	if limits := here.runPlain(t, "limits").events; len(limits) != 1 || limits[0].number("max_up") != 0 {
-		t.Errorf("a page elsewhere has set %v", limits)
-	}
-	if r := here.runPlain(t, "ls"); r.code != 0 || len(r.events) > 0 {
-		t.Errorf("a page elsewhere has shared %v", r.events)
-	}
-
-	// The same, asked by the page itself, is done.
-	b.open(origin)
-	b.await("the page again", `document.querySelector('#line.on')`)
-	b.run(`fetch('/api/v1/limits', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: '{"max_up":1000000}' }).then(answer => answer.text())`)
-	if limits := here.runPlain(t, "limits").events; len(limits) != 1 || limits[0].number("max_up") != 1000000 {
-		t.Errorf("the page itself has set %v", limits)
 	}
 }

@@ -113,7 +113,7 @@ export function follow(on) {
     setTimeout(() => follow(on), 2000)
     ask('id').catch(() => {})
   }
-  for (const name of ['hello', 'transfers', 'shares', 'neighbor', 'groups']) {
+  for (const name of ['hello', 'transfers', 'shares', 'neighbor', 'groups', 'pins', 'links']) {
     source.addEventListener(name, event => on[name]?.(JSON.parse(event.data)))
   }
 }

@@ -7,6 +7,7 @@ import * as shares from './shares.js'
 import * as transfers from './transfers.js'
 import * as find from './find.js'
 import * as lan from './lan.js'
+import * as links from './links.js'
 import * as names from './names.js'
 import * as groups from './groups.js'
 import * as status from './status.js'
@@ -26,7 +27,6 @@ function go(moved) {
     const here = link.getAttribute('href') === '#' + name
     if (here) link.setAttribute('aria-current', 'page')
     else link.removeAttribute('aria-current')
-    if (here) link.scrollIntoView({ block: 'nearest', inline: 'nearest' })
   }
   for (const other of Object.keys(sections)) $(other).hidden = other !== name
   if (moved) {
@@ -48,7 +48,11 @@ async function start() {
   setAlias(now.peer_id, now.alias)
   setText($('alias'), now.alias ?? '')
   for (const element of document.querySelectorAll('.folder')) setText(element, peer.folder || 'a folder that the setting folder names')
-  for (const section of Object.values(sections)) section.start?.(peer)
+  for (const section of [...Object.values(sections), links]) section.start?.(peer)
+  $('skip').addEventListener('click', event => { // its address would be that of a section
+    event.preventDefault()
+    $(current() + '-h').focus()
+  })
   addEventListener('hashchange', () => go(true))
   go(false)
   follow({
@@ -61,6 +65,8 @@ async function start() {
     shares: shares.changed,
     neighbor: lan.update,
     groups: groups.update,
+    pins: groups.pinsNow,
+    links: links.update,
   })
 }
 

@@ -56,6 +56,36 @@ export function keyed(list, items, key, make, none) {
   if (!items.length && none) list.append(h('li', { class: 'none' }, none))
 }
 
+// pages is keyed for a long list: the first of them, and a button for more. It draws
+// anew by redraw.
+export function pages(list, items, key, make, none, redraw, step = 100) {
+  list.shownMax ??= step
+  if (!list.more) {
+    list.more = button('Show more', '', async () => {
+      const last = list.lastElementChild
+      list.shownMax += step
+      redraw()
+      last?.nextElementSibling?.querySelector('a, button')?.focus()
+    })
+    list.after(h('p', { class: 'row center' }, list.more))
+  }
+  keyed(list, items.slice(0, list.shownMax), key, make, none)
+  const left = items.length - list.shownMax
+  list.more.parentElement.hidden = left <= 0
+  if (left > 0) {
+    setText(list.more, 'Show ' + Math.min(step, left) + ' more of ' + left)
+    list.more.setAttribute('aria-label', list.more.textContent + ', ' + (list.getAttribute('aria-label') ?? ''))
+  }
+}
+
+// soon makes a function that calls f once for all of its calls in a moment.
+export function soon(f, ms = 60) {
+  let due
+  return () => { due ??= setTimeout(() => { due = undefined; f() }, ms) }
+}
+
+for (const id of ['told', 'alarm']) $(id).addEventListener('click', event => { event.target.textContent = '' })
+
 let fading
 // tell says what has happened, to eyes and screen readers.
 export function tell(text) {
@@ -91,32 +121,50 @@ export function act(work) {
 }
 
 export function button(text, label, work) {
-  return h('button', { type: 'button', 'aria-label': label, onclick: act(work) }, text)
+  return h('button', { type: 'button', 'aria-label': label || undefined, onclick: act(work) }, text)
 }
 
-// show opens the dialog. Its first button closes it.
+// opener leads to a content in the gateway, in a tab of its own that knows nothing of this
+// one. What is not here yet is fetched as it is looked at.
+export function opener(id, name, label) {
+  const link = h('a', { class: 'button', target: '_blank', rel: 'noopener noreferrer' }, 'Open')
+  open(link, id, name, label)
+  return link
+}
+
+// open has an opener lead to another content.
+export function open(link, id, name, label) {
+  link.href = '/b3/' + encodeURIComponent(id.replace(/^b3:/, '')) + (name ? '?filename=' + encodeURIComponent(name) : '')
+  link.setAttribute('aria-label', 'Open ' + label + ' in a new tab')
+}
+
+// show opens the dialog, or shows something else in it.
 export function show(title, ...children) {
   const dialog = $('dialog')
-  dialog.replaceChildren(h('h2', { id: 'dialog-h' }, title), ...children.flat(),
-    h('p', {}, h('button', { type: 'button', onclick: () => dialog.close() }, 'Close')))
-  if (!dialog.open) dialog.showModal()
+  dialog.replaceChildren(h('h2', { id: 'dialog-h', tabindex: -1, autofocus: true }, h('bdi', {}, title)), ...children.flat().filter(Boolean),
+    h('p', { class: 'end' }, h('button', { type: 'button', onclick: () => dialog.close() }, 'Close')))
+  if (dialog.open) $('dialog-h').focus()
+  else dialog.showModal()
   return dialog
 }
 
-// ask opens the dialog with a question, and tells whether it was answered with yes.
-export function ask(title, text, yes, field) {
+// ask opens the dialog with a question, and tells whether it was answered with yes; with
+// a field, or a select as one, what stands in it.
+export function ask(title, text, yes, field, input = field && h('input', { name: 'answer', required: true, autocomplete: 'off' })) {
   return new Promise(resolve => {
     const dialog = $('dialog')
-    const input = field && h('input', { name: 'answer', required: true, autocomplete: 'off' })
     const form = h('form', { method: 'dialog', class: 'row', onsubmit: () => { dialog.returnValue = 'yes' } },
       field && h('label', { class: 'grow' }, field, input),
       h('button', { class: 'main', value: 'yes' }, yes),
       h('button', { type: 'button', onclick: () => dialog.close('no') }, 'Cancel'))
     dialog.returnValue = 'no'
-    dialog.replaceChildren(h('h2', { id: 'dialog-h' }, title), text && h('p', {}, text) || '', form)
-    dialog.addEventListener('close', () => {
+    dialog.replaceChildren(h('h2', { id: 'dialog-h' }, h('bdi', {}, title)), text && h('p', {}, text) || '', form)
+    const closed = () => {
+      if (dialog.open) return // told late of what it showed before
+      dialog.removeEventListener('close', closed)
       resolve(dialog.returnValue === 'yes' ? input ? input.value : true : null)
-    }, { once: true })
-    dialog.showModal()
+    }
+    dialog.addEventListener('close', closed)
+    if (!dialog.open) dialog.showModal()
   })
 }

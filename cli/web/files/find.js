@@ -1,9 +1,10 @@
 // Search by words.
 
 import { list } from './api.js'
-import { $, act, button, h, keyed, setText } from './dom.js'
-import { count, size, span, visible, who } from './text.js'
+import { $, act, button, h, opener, pages, setText, show, soon } from './dom.js'
+import { count, petname, size, span, visible, who } from './text.js'
 import { get } from './transfers.js'
+import * as names from './names.js'
 
 let searching
 
@@ -13,7 +14,8 @@ async function search(event) {
   searching?.abort()
   const mine = searching = new AbortController()
   const hits = new Map()
-  const draw = () => keyed($('found'), [...hits.values()], hit => hit.id, makeHit)
+  const draw = () => pages($('found'), [...hits.values()], hit => hit.id, makeHit, '', draw, 50)
+  const later = soon(draw)
   draw()
   setText($('find-state'), 'Searching…')
   let ended
@@ -25,7 +27,7 @@ async function search(event) {
       }
       if (line.event && line.event !== 'found') continue
       hits.set(line.id, line)
-      draw()
+      later()
     }
     draw()
     const why = (ended?.why ?? []).join('; ')
@@ -46,14 +48,30 @@ function makeHit(hit) {
   const mixed = h('span', { class: 'tag warn' })
   return {
     element: h('li', {}, h('div', { class: 'item' },
-      h('div', { class: 'text' }, h('h3', {}, name, mixed), meta),
-      h('div', { class: 'acts' }, button('Get', 'Get ' + name, () => get({ what: hit.id, name: hit.name }))))),
-    update(hit) {
+      h('div', { class: 'text' }, h('h3', {}, h('bdi', {}, name), mixed), meta),
+      h('div', { class: 'acts' }, opener(hit.id, hit.name, name),
+        button('Details', 'Details of ' + name, () => details(hit, name)),
+        button('Get', 'Get ' + name, () => get({ what: hit.id, name: hit.name }))))),
+    update(now) {
+      hit = now
       const warnings = [hit.mixed && 'mixes ' + hit.mixed, hit.like && 'looks like ' + visible(hit.like)].filter(Boolean)
-      mixed.hidden = warnings.length === 0
+      mixed.hidden = !warnings.length
       setText(mixed, warnings.join(', '))
       setText(meta, [size(hit.size), tiers[hit.tier] ?? '', hit.publishers?.length ? 'said by ' + hit.publishers.slice(0, 2).map(who).join(', ') : '',
         (hit.where ?? []).map(visible).join(', '), hit.verified ? 'verified' : hit.reachable ? 'can be had' : 'nobody who has it answers', hit.id.slice(0, 15)].filter(Boolean).join(' · '))
     },
   }
+}
+
+// details tells who says that this is its name, and lets a person judge them.
+function details(hit, name) {
+  const publishers = (hit.publishers ?? []).map(p => h('li', { class: 'item' },
+    h('div', { class: 'text' }, who(p), h('p', { class: 'meta mono' }, p)),
+    h('div', { class: 'acts' }, petname(p) === undefined && button('Trust…', 'Trust ' + who(p), () => names.trust(p, who(p))),
+      button('Block', 'Block ' + who(p), () => names.block(p, who(p))))))
+  show(name, h('p', { class: 'mono' }, hit.id),
+    h('p', {}, [size(hit.size), hit.networks ? 'told by ' + count(hit.networks, 'network', 'networks') : ''].filter(Boolean).join(' · ')),
+    publishers.length && h('p', { class: 'quiet' }, 'Who says that this is its name:'),
+    h('ul', { class: 'inner', 'aria-label': 'Publishers' }, publishers),
+    h('p', {}, button('Block this content', '', () => names.block(hit.id, name))))
 }

@@ -1,13 +1,19 @@
 // Groups: who is in them, what they have pinned, and how the copies are.
 
-import { all, post, remove } from './api.js'
-import { $, act, alarm, ask, button, h, keyed, setText, show, tell } from './dom.js'
-import { count, size, span, visible, who } from './text.js'
+import { post, remove } from './api.js'
+import { $, act, ask, button, h, keyed, opener, pages, setText, show, tell } from './dom.js'
+import { ago, count, size, span, visible, who } from './text.js'
 
 let groups = []
+const pinned = new Map() // what each group has pinned, by its ID
 
 export function update(now) {
   groups = now.groups
+  if (!$('groups').hidden) shown()
+}
+
+export function pinsNow(now) {
+  pinned.set(now.id, now)
   if (!$('groups').hidden) shown()
 }
 
@@ -42,21 +48,15 @@ function makeGroup(g) {
     await post('pins', { what: field.value.trim(), group: g.group })
     tell(visible(field.value) + ' is pinned')
     field.value = ''
-    await load()
   }) }, h('label', { class: 'grow' }, 'Pin a share, or what has this name', h('input', { name: 'what', required: true, autocomplete: 'off', spellcheck: 'false' })),
     h('button', { class: 'main' }, 'Pin'))
-  let timer
-  async function load() {
-    clearTimeout(timer)
-    try {
-      keyed(pins, await all('pins', { group: g.group }, 500), p => p.id + ' ' + p.name, p => makePin(g, p, load), 'Nothing is pinned.')
-    } catch (error) {
-      alarm(error)
-    }
-    timer = setTimeout(() => { if (!$('groups').hidden) load() }, 3000) // copies are not told by events
-  }
+  const inviting = button('Invite…', 'Invite somebody into ' + visible(g.group), () => invite(g))
+  const more = h('p', { class: 'quiet' })
+  const draw = () => pages(pins, pinned.get(g.id)?.pins ?? [], p => p.id + ' ' + p.name, p => makePin(g, p),
+    pinned.has(g.id) ? 'Nothing is pinned.' : 'Asking the group…', draw, 50)
   return {
-    element: h('div', {}, name, meta, wrong, form, h('h2', {}, 'Pins'), pins, h('h2', {}, 'Members'), members),
+    element: h('div', {}, h('div', { class: 'item' }, h('div', { class: 'text' }, name, meta), h('div', { class: 'acts' }, inviting)),
+      wrong, form, h('h3', { class: 'part' }, 'Pins'), h('div', {}, pins), more, h('h3', { class: 'part' }, 'Members'), members),
     update(now) {
       g = now
       setText(name, '@' + visible(g.group) + (g.follows ? ' (followed)' : ''))
@@ -65,11 +65,28 @@ function makeGroup(g) {
       const problems = [g.problem, g.hint, ...(g.warnings ?? [])].filter(Boolean).join(' — ')
       setText(wrong, problems)
       wrong.hidden = !problems
-      form.hidden = !!g.follows
+      wrong.className = g.problem ? 'bad' : 'warn'
+      form.hidden = inviting.hidden = !!g.follows
       keyed(members, g.members, m => m.peer, makeMember)
-      load()
+      draw()
+      const left = pinned.get(g.id)?.more
+      more.hidden = !left
+      setText(more, left ? 'and ' + count(left, 'pin', 'pins') + ' more: p2pshare pins --group ' + visible(g.group) + ' lists all' : '')
     },
   }
+}
+
+const roles = [['storage', 'keep copies'], ['voter', 'keep copies and vote'], ['writer', 'pin'], ['reader', 'read']]
+
+// invite makes an invitation, which the person hands on.
+async function invite(g) {
+  const select = h('select', { name: 'answer' }, roles.map(([role, text]) => h('option', { value: role }, text)))
+  const role = await ask('Invite somebody into @' + visible(g.group), '', 'Make an invitation', 'They shall', select)
+  if (!role) return
+  const made = await post('groups/invite', { group: g.group, role, ttl_s: 86400 })
+  show('An invitation into @' + visible(g.group), h('p', {}, 'It is good for one peer and one day. There: p2pshare group join, and this token, or this page’s section Group.'),
+    h('p', { class: 'mono token' }, made.token),
+    h('p', {}, button('Copy', 'Copy the token', async () => { await navigator.clipboard.writeText(made.token); tell('The token is copied') })))
 }
 
 function makeMember(m) {
@@ -80,14 +97,14 @@ function makeMember(m) {
     update(m) {
       setText(state, m.up ? 'up' : 'away')
       state.className = m.up ? 'tag ok' : 'tag bad'
-      setText(meta, [m.vote, Array.isArray(m.roles) ? m.roles.join(', ') : m.roles, m.lag ? m.lag + ' entries behind' : '', m.waiting].filter(Boolean).join(' · '))
+      setText(meta, [m.vote, m.roles.replaceAll(',', ', '), m.lag ? m.lag + ' entries behind' : '', m.waiting].filter(Boolean).join(' · '))
     },
   }
 }
 
 const healths = { ok: 'ok', copying: '', degraded: 'warn', lost: 'bad', 'no room': 'warn' }
 
-function makePin(g, p, reload) {
+function makePin(g, p) {
   const title = visible(p.name) || p.id.slice(0, 15)
   const health = h('span', { class: 'tag' })
   const meta = h('p', { class: 'meta' })
@@ -95,11 +112,11 @@ function makePin(g, p, reload) {
   const copies = h('ul', { class: 'copies', 'aria-label': 'Copies' })
   return {
     element: h('li', {}, h('div', { class: 'item' },
-      h('div', { class: 'text' }, h('h3', {}, title, health), bar, meta, copies),
-      h('div', { class: 'acts' }, !g.follows && button('Unpin', 'Unpin ' + title, async () => {
+      h('div', { class: 'text' }, h('h3', {}, h('bdi', {}, title), health), bar, meta, copies),
+      h('div', { class: 'acts' }, opener(p.id, p.name, title), !g.follows && button('Unpin', 'Unpin ' + title, async () => {
         if (!await ask('Unpin ' + title + '?', 'The group keeps no copies of it any more.', 'Unpin')) return
         await remove('pins', { what: p.name || p.id, group: g.group })
-        await reload()
+        tell(title + ' is pinned no longer')
       })))),
     update(now) {
       p = now
@@ -108,8 +125,19 @@ function makePin(g, p, reload) {
       bar.hidden = p.health !== 'copying' || !p.total
       if (p.total) bar.value = p.done / p.total
       setText(meta, [size(p.size), p.verified + ' of ' + count(p.wanted, 'copy', 'copies'), p.eta_s ? span(p.eta_s) + ' left' : '', p.remedy].filter(Boolean).join(' · '))
-      keyed(copies, [...(p.copies ?? []).map(c => c.peer), ...(p.absent ?? []).map(peer => '-' + peer)], k => k, k => ({
-        element: k.startsWith('-') ? h('li', { class: 'gone' }, who(k.slice(1)) + ' is away') : h('li', {}, '✓ ' + who(k)) }))
+      const all = [...(p.copies ?? []).map(c => ({ ...c, there: true })), ...(p.absent ?? []).map(peer => ({ peer }))]
+      keyed(copies, all, c => c.peer + ' ' + !!c.there, makeCopy)
+    },
+  }
+}
+
+function makeCopy(c) {
+  const element = h('li', { class: c.there ? '' : 'gone' })
+  return {
+    element,
+    update(c) {
+      setText(element, c.there ? '✓ ' + who(c.peer) : who(c.peer) + ' is away')
+      if (c.verified) element.title = 'verified ' + ago(c.verified)
     },
   }
 }

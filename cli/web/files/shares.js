@@ -1,12 +1,14 @@
 // What is shared from here, and sharing more of it.
 
 import { list, one, post, remove, upload } from './api.js'
-import { $, act, alarm, ask, button, h, keyed, setText, show, tell } from './dom.js'
+import { $, act, alarm, ask, button, h, open, opener, pages, setText, show, soon, tell } from './dom.js'
+import { address, serving } from './links.js'
 import { ago, count, size, visible } from './text.js'
 
-const shownMax = 200
+let folder = ''
 
-export function start() {
+export function start(peer) {
+  folder = peer.folder
   $('choose-files').addEventListener('click', () => $('files').click())
   $('choose-folder').addEventListener('click', () => $('folder').click())
   for (const id of ['files', 'folder']) {
@@ -18,7 +20,7 @@ export function start() {
   }
   startDrop()
   $('share-path').addEventListener('submit', act(sharePath))
-  $('shares-filter').addEventListener('input', load)
+  $('shares-filter').addEventListener('input', soon(draw))
 }
 
 function startDrop() {
@@ -94,7 +96,7 @@ async function sharePath(event) {
   const scope = form.scope.value
   const row = working(visible(form.path.value), null)
   try {
-    await add({ path: form.path.value.trim(), ...(scope && { scope: { [scope]: true } }) }, row)
+    await add({ path: form.path.value.trim(), ...(scope && { scope: { [scope]: true } }), ...(form.watch.checked && { watch: true }) }, row)
     form.path.value = ''
   } finally {
     row.end()
@@ -114,7 +116,7 @@ function working(name, stop) {
   const bar = h('progress', { max: 1, 'aria-label': name })
   const text = h('p', { class: 'meta' }, 'Beginning…')
   const element = h('li', {}, h('div', { class: 'item' },
-    h('div', { class: 'text' }, h('h3', {}, name), bar, text),
+    h('div', { class: 'text' }, h('h3', {}, h('bdi', {}, name)), bar, text),
     stop && h('div', { class: 'acts' }, button('Cancel', 'Cancel ' + name, async () => stop()))))
   $('sharing').append(element)
   return {
@@ -126,49 +128,61 @@ function working(name, stop) {
   }
 }
 
-let loading
-// load reads the list of shares anew. Another one that is on its way is broken off.
+let all = [] // the newest first
+let loading, read
+
+// load reads the list of shares anew. Another reading that is on its way is broken off.
 async function load() {
   loading?.abort()
   const mine = loading = new AbortController()
-  const filter = $('shares-filter').value.trim().toLowerCase()
   const rows = []
-  let n = 0, bytes = 0
   try {
-    for await (const share of list('shares', {}, mine.signal)) {
-      n++
-      bytes += share.size
-      if (filter && !share.name.toLowerCase().includes(filter)) continue
-      rows.push(share)
-      if (rows.length > shownMax) rows.shift() // the newest stand last
-    }
+    for await (const share of list('shares', {}, mine.signal)) rows.push(share)
   } catch (error) {
     alarm(error)
     return
   }
-  setText($('shares-n'), n ? count(n, 'share', 'shares') + ', ' + size(bytes) : '')
-  keyed($('shares-list'), rows.reverse(), share => share.id + ' ' + share.path + ' ' + share.name, makeRow,
-    filter ? 'Nothing here has that in its name.' : 'Nothing yet. What you share lies where it is, and others get it from here.')
+  all = rows.reverse()
+  read = true
+  draw()
+}
+
+function draw() {
+  if (!read) return
+  const filter = $('shares-filter').value.trim().toLowerCase()
+  const bytes = all.reduce((sum, share) => sum + share.size, 0)
+  setText($('shares-n'), all.length ? count(all.length, 'share', 'shares') + ', ' + size(bytes) : '')
+  pages($('shares-list'), filter ? all.filter(share => share.name.toLowerCase().includes(filter)) : all,
+    share => share.path + ' ' + share.name, makeRow,
+    filter ? 'Nothing here has that in its name.' : 'Nothing yet. What you share lies where it is, and others get it from here.', draw)
 }
 
 export const shown = load
-export function changed() { if (!$('shares').hidden) load() }
+export const changed = soon(() => { if (!$('shares').hidden) load() })
 
 const states = { shared: '', modified: 'changed since: not sent any more', missing: 'not there any more' }
 
 function makeRow(share) {
   const name = visible(share.name)
   const meta = h('p', { class: 'meta' })
+  const watched = h('span', { class: 'tag' })
+  const link = opener(share.id, share.name, name)
   const element = h('li', {}, h('div', { class: 'item' },
-    h('div', { class: 'text' }, h('h3', {}, name), meta),
-    h('div', { class: 'acts' },
+    h('div', { class: 'text' }, h('h3', {}, h('bdi', {}, name), watched), meta),
+    h('div', { class: 'acts' }, link,
       button('Link', 'Link and QR code of ' + name, () => showLink(share)),
       share.kind === 'dir' && button('Look inside', 'Look inside ' + name, () => showInside(share.id, name)),
       button('Stop', 'Stop sharing ' + name, () => stopSharing(share, name)))))
   return {
     element,
-    update(share) {
-      const wrong = states[share.state] ?? share.state
+    update(now) {
+      share = now
+      open(link, share.id, share.name, name)
+      const watch = share.watch
+      watched.hidden = !watch
+      setText(watched, !watch ? '' : watch.problem ? 'not kept up to date' : 'kept up to date')
+      watched.className = watch?.problem ? 'tag warn' : 'tag ok'
+      const wrong = [states[share.state] ?? share.state, watch?.problem].filter(Boolean).join(' · ')
       setText(meta, [share.kind === 'dir' ? count(share.files ?? 0, 'file', 'files') : '', size(share.size),
         share.added ? ago(share.added) : '', visible(share.path), wrong].filter(Boolean).join(' · '))
       meta.classList.toggle('bad', wrong !== '')
@@ -184,20 +198,17 @@ async function stopSharing(share, name) {
 
 async function showLink(share) {
   const { link } = await one('link', { what: share.path })
-  const field = h('input', { readonly: true, value: link, 'aria-label': 'Link', onfocus: event => event.target.select() })
-  const code = link.length <= 1200 && h('img', { class: 'qr', alt: 'QR code of the link',
-    src: '/api/v1/qr?text=' + encodeURIComponent(link) })
   show(visible(share.name), h('p', { class: 'quiet' }, 'Whoever runs p2pshare gets it with this link, and checks that it is this content.'),
-    h('div', { class: 'row' }, h('div', { class: 'grow' }, field),
-      button('Copy', 'Copy the link', async () => { await navigator.clipboard.writeText(link); tell('The link is copied') })),
-    h('p', { class: 'mono' }, share.id), code)
+    address(link, 'Link'), h('p', { class: 'mono' }, share.id),
+    h('details', {}, h('summary', {}, 'For people without p2pshare'),
+      h('p', { class: 'quiet' }, 'A link for a browser on the same network. It ends by itself, and can be stopped before.'), serving(share, folder)))
 }
 
 const entriesMax = 500
 
 // showInside lists what is inside a directory, here or elsewhere.
 export async function showInside(what, name, peers) {
-  const rows = h('ul', { class: 'inner' })
+  const rows = h('ul', { class: 'inner', 'aria-label': 'Inside' })
   show(name, rows)
   let n = 0
   for await (const entry of list('entries', { what, ...(peers && { peer: peers }) })) {
@@ -205,7 +216,7 @@ export async function showInside(what, name, peers) {
       rows.append(h('li', { class: 'quiet' }, 'and more'))
       return
     }
-    rows.append(h('li', {}, visible(entry.path), ' ', h('span', { class: 'quiet' }, entry.kind === 'dir' ? '' : size(entry.size))))
+    rows.append(h('li', {}, h('bdi', {}, visible(entry.path)), ' ', h('span', { class: 'quiet' }, entry.kind === 'dir' ? '' : size(entry.size))))
   }
   if (!n) rows.append(h('li', { class: 'quiet' }, 'Nothing is in it.'))
 }

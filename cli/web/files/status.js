@@ -2,7 +2,7 @@
 
 import { list, one, post } from './api.js'
 import { $, act, alarm, h, setText, tell } from './dom.js'
-import { ago, count, size } from './text.js'
+import { count, size, span } from './text.js'
 
 const mib = 1 << 20
 
@@ -27,7 +27,7 @@ export async function shown() {
       'Peer ID': now.peer_id, 'Name': now.alias, 'Shares': count(now.shares, 'share', 'shares') + ', ' + size(now.bytes),
       'Connected to': count(now.peers, 'peer', 'peers') + ', ' + now.dht_peers + ' of the DHT', 'Local network': count(now.neighbors, 'neighbor', 'neighbors'),
       'Trust book': now.trusted + ' trusted, ' + count(now.choices, 'choice', 'choices') + ', ' + now.blocked + ' blocked',
-      'Addresses': now.addrs.join('\n'), 'Saves in': now.folder, 'Home': now.home, 'Running': 'since ' + ago(now.since).replace(' ago', ''), 'Version': now.version,
+      'Addresses': now.addrs.join('\n'), 'Saves in': now.folder, 'Home': now.home, 'Cache': size(now.cache) + ' of ' + size(now.cache_max), 'Running': 'for ' + span((Date.now() - new Date(now.since)) / 1000), 'Version': now.version,
     }
     $('status-list').replaceChildren(...Object.entries(facts).filter(([, v]) => v).flatMap(([k, v]) => [h('dt', {}, k), h('dd', {}, v)]))
     for (const [field, value] of [['up', limits.max_up], ['down', limits.max_down]]) {

@@ -18,7 +18,12 @@ export function span(seconds) {
   return Math.round(seconds / 86400) + ' days'
 }
 
-export const ago = time => span((Date.now() - new Date(time)) / 1000) + ' ago'
+export function ago(time) {
+  const seconds = (Date.now() - new Date(time)) / 1000
+  return seconds < 10 ? 'just now' : span(seconds) + ' ago'
+}
+
+export const until = time => span(Math.max(0, (new Date(time) - Date.now()) / 1000)) + ' left'
 
 export const count = (n, one, many) => n + ' ' + (n === 1 ? one : many)
 
@@ -36,13 +41,25 @@ export const setAlias = (id, name) => aliases.set(id, name)
 // who is a peer: the name that its person here gave it, or as it calls itself, which proves
 // nothing and so comes with the end of its ID.
 export function who(id) {
-  if (petnames.has(id)) return petnames.get(id)
+  if (petnames.has(id)) return among(petnames.get(id))
   const alias = aliases.get(id)
-  return alias ? alias + ' ' + shortPeer(id) : shortPeer(id)
+  return alias ? among(alias) + ' ' + shortPeer(id) : shortPeer(id)
 }
 
-// visible shows a name with what can't be seen in it, as controls and marks that turn the
-// direction of writing.
+export const petname = id => petnames.get(id)
+
+// visible is a name with what can't be seen in it, as controls and marks that turn the
+// direction of writing. The joiner inside of an emoji stays.
 export function visible(name) {
-  return name.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cs}]/gu, c => '\\u{' + c.codePointAt(0).toString(16) + '}')
+  return name.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cs}]/gu, (c, at) =>
+    c === '\u200d' && before.test(name.slice(0, at)) && after.test(name.slice(at + 1)) ? c : '\\u{' + c.codePointAt(0).toString(16) + '}')
+}
+const before = /[\p{Extended_Pictographic}\p{EMod}\ufe0f]$/u
+const after = /^\p{Extended_Pictographic}/u
+
+// among is a visible name as a part of a line: one that is written from the right is
+// kept from turning what stands beside it.
+export function among(name) {
+  const text = visible(name)
+  return /[\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}\p{Script=Adlam}]/u.test(text) ? '\u2068' + text + '\u2069' : text
 }

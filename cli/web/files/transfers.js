@@ -1,8 +1,8 @@
 // What comes and what goes.
 
 import { post } from './api.js'
-import { $, act, button, h, keyed, setText, show, svg, tell } from './dom.js'
-import { count, rate, shortPeer, size, span, visible, who } from './text.js'
+import { $, act, button, h, keyed, open, opener, setText, svg, tell } from './dom.js'
+import { among, count, rate, size, span, visible, who } from './text.js'
 
 let folder = ''
 
@@ -53,8 +53,9 @@ const phases = {
 }
 
 function makeDown(t) {
-  const name = h('h3')
+  const name = h('bdi')
   const bar = h('progress', { max: 1 })
+  const look = opener('', '', '')
   const meta = h('p', { class: 'meta' })
   const problem = h('p', { class: 'bad', hidden: true })
   const choices = h('ul', { class: 'inner', hidden: true })
@@ -67,8 +68,8 @@ function makeDown(t) {
     await get({ what: t.what, dir: directory(t.path) })
   })
   const element = h('li', {}, h('div', { class: 'item' },
-    h('div', { class: 'text' }, name, bar, meta, problem, choices),
-    h('div', { class: 'acts' }, pause, again, cancel)), picture)
+    h('div', { class: 'text' }, h('h3', {}, name), bar, meta, problem, choices),
+    h('div', { class: 'acts' }, look, pause, again, cancel)), picture)
   return {
     element,
     update(now) {
@@ -83,6 +84,8 @@ function makeDown(t) {
       setText(meta, describe(t))
       problem.hidden = t.state !== 'failed'
       setText(problem, t.state === 'failed' ? t.problem + (t.error?.hint ? ' — ' + t.error.hint : '') : '')
+      look.hidden = !t.content
+      if (t.content) open(look, t.content, t.name, title(t))
       pause.hidden = !live
       setText(pause, t.state === 'paused' ? 'Resume' : 'Pause')
       label(pause, pause.textContent)
@@ -102,7 +105,7 @@ const directory = path => path ? path.replace(/[/\\][^/\\]*$/, '') : ''
 
 function describe(t) {
   switch (t.state) {
-    case 'done': return size(t.total) + ' · saved as ' + visible(t.path)
+    case 'done': return size(t.total) + ' · saved as ' + among(t.path)
     case 'failed': return ''
     case 'paused': return 'Paused at ' + size(t.done) + (t.total ? ' of ' + size(t.total) : '')
   }
@@ -129,10 +132,10 @@ function candidate(t, c, clear) {
 }
 
 function makeUp() {
-  const name = h('h3')
+  const name = h('bdi')
   const meta = h('p', { class: 'meta' })
   return {
-    element: h('li', {}, name, meta),
+    element: h('li', {}, h('h3', {}, name), meta),
     update(t) {
       setText(name, title(t))
       setText(meta, ['to ' + who(t.peer), t.via, size(t.done), t.rate ? rate(t.rate) : ''].filter(Boolean).join(' · '))
@@ -141,7 +144,7 @@ function makeUp() {
 }
 
 const sourcesMax = 6
-const rowHeight = 34
+const rowHeight = 42
 
 // drawSources draws who sends what: a line from each source to this peer, as thick as its
 // share of the rate, and what each has given. The same is in words for who does not see it.
@@ -151,26 +154,30 @@ function drawSources(box, sources, running) {
     if (box.firstChild) box.replaceChildren()
     return
   }
+  // In pixels, so that its text is as large as the rest.
+  const width = Math.min(box.clientWidth || 540, 640)
+  const left = Math.min(230, width * 0.55), right = width - 52
   const rates = shown.reduce((sum, s) => sum + s.rate, 0) || 1
-  const height = Math.max(shown.length, 1) * rowHeight + 8
+  const height = shown.length * rowHeight
   const middle = height / 2
   const names = shown.map(s => s.mirror ? host(s.mirror) : who(s.peer))
   const said = shown.map((s, i) => names[i] + ' ' + size(s.bytes) + (s.rate ? ' at ' + rate(s.rate) : '')).join('; ')
-  box.replaceChildren(svg('svg', { class: 'flow', viewBox: '0 0 540 ' + height, role: 'img', 'aria-label': 'Who sends: ' + said },
+  box.replaceChildren(svg('svg', { class: 'flow', viewBox: `0 0 ${width} ${height}`, width, height, role: 'img', 'aria-label': 'Who sends: ' + said },
     shown.map((s, i) => {
-      const y = i * rowHeight + rowHeight / 2 + 4
-      const width = (1.5 + 7 * s.rate / rates).toFixed(1)
+      const y = i * rowHeight + rowHeight / 2
+      const thick = (1.5 + 7 * s.rate / rates).toFixed(1)
+      const turn = (left + right) / 2
       return svg('g', { class: 's' + (i + 1) },
-        svg('path', { d: `M236 ${y} C340 ${y} 380 ${middle} 470 ${middle}`, 'stroke-width': width, class: running && s.rate ? 'on' : '' }),
-        svg('circle', { cx: 226, cy: y, r: 7 }),
-        svg('text', { x: 210, y: y - 2, 'text-anchor': 'end' }, cut(names[i])),
-        svg('text', { x: 210, y: y + 12, 'text-anchor': 'end', class: 'sub' },
-          [s.via, size(s.bytes), s.rate ? rate(s.rate) : ''].filter(Boolean).join(' · ')))
+        svg('path', { d: `M${left + 18} ${y} C${turn} ${y} ${turn} ${middle} ${right - 12} ${middle}`, 'stroke-width': thick, class: running && s.rate ? 'on' : '' }),
+        svg('circle', { cx: left + 10, cy: y, r: 6 }),
+        svg('text', { x: left - 4, y: y - 3, 'text-anchor': 'end' }, cut(names[i], left / 7.2)),
+        svg('text', { x: left - 4, y: y + 13, 'text-anchor': 'end', class: 'sub' },
+          [left > 200 ? s.via : '', size(s.bytes), s.rate ? rate(s.rate) : ''].filter(Boolean).join(' · ')))
     }),
-    svg('circle', { cx: 482, cy: middle, r: 11 }),
-    svg('text', { x: 500, y: middle + 4, class: 'you' }, 'you'),
-    sources.length > sourcesMax && svg('text', { x: 540, y: height - 3, 'text-anchor': 'end', class: 'sub' }, 'and ' + (sources.length - sourcesMax) + ' more')))
+    svg('circle', { cx: right, cy: middle, r: 10 }),
+    svg('text', { x: right + 18, y: middle + 4, class: 'you' }, 'you')),
+  sources.length > sourcesMax ? h('p', { class: 'meta' }, 'and ' + (sources.length - sourcesMax) + ' more') : '')
 }
 
-const cut = text => text.length > 28 ? text.slice(0, 27) + '…' : text
+const cut = (text, max) => text.length > max ? text.slice(0, max - 1) + '…' : text
 function host(url) { try { return new URL(url).host } catch { return url } }
