@@ -18,6 +18,7 @@ type addFlags struct {
 	hidden   bool
 	exclude  []string
 	mirrors  []string
+	note     string
 	lanOnly  bool
 	to       string
 	unlisted bool
@@ -48,6 +49,7 @@ after it was started anew, until the path is added without --watch, or removed.`
 	flags.BoolVar(&f.hidden, "hidden", false, "include entries whose name begins with a dot")
 	flags.StringArrayVar(&f.exclude, "exclude", nil, "leave out entries that match this `GLOB` (repeatable)")
 	flags.StringArrayVar(&f.mirrors, "mirror", nil, "tell that the raw file is at this `URL`, too (repeatable)")
+	flags.StringVar(&f.note, "note", "", "say this `TEXT` about it, one line that others see beside its name")
 	flags.BoolVar(&f.lanOnly, "lan-only", false, "announce and serve on the local network only")
 	flags.StringVar(&f.to, "to", "", "serve to this `PEER` ID only")
 	flags.BoolVar(&f.unlisted, "unlisted", false, "never list it: got by exact name or ID only")
@@ -109,6 +111,9 @@ func (f *addFlags) requests(cmd *cobra.Command, paths []string) ([]control.AddRe
 	if err := checkMirrors(cmd, f.mirrors); err != nil {
 		return nil, err
 	}
+	if _, err := share.ParseNote(f.note); err != nil {
+		return nil, err
+	}
 	scope := share.Scope{LANOnly: f.lanOnly, Unlisted: f.unlisted}
 	if f.to != "" {
 		to, err := share.ParsePeerID(f.to)
@@ -129,7 +134,8 @@ func (f *addFlags) requests(cmd *cobra.Command, paths []string) ([]control.AddRe
 		if err != nil {
 			return nil, err
 		}
-		requests = append(requests, control.AddRequest{Path: abs, Name: f.name, Hidden: f.hidden, Exclude: f.exclude, Scope: scope, Mirrors: f.mirrors, Watch: f.watch})
+		requests = append(requests, control.AddRequest{Path: abs, Name: f.name, Hidden: f.hidden, Exclude: f.exclude, Scope: scope,
+			Mirrors: f.mirrors, Note: f.note, Watch: f.watch})
 	}
 	return requests, nil
 }

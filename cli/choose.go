@@ -136,6 +136,7 @@ func candidateRows(candidates []share.Candidate) [][]string {
 		if c.Like != "" {
 			reach += "; " + looksLike(string(c.Like))
 		}
+		reach += noteText(c.Note)
 		seen := ""
 		if !c.FirstSeen.IsZero() {
 			seen = c.FirstSeen.Format(time.DateTime)

@@ -228,5 +228,6 @@ func hitLine(h share.Hit) string {
 	if h.Like != "" {
 		line += ", " + looksLike(string(h.Like))
 	}
+	line += noteText(h.Note)
 	return line
 }

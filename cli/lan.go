@@ -108,7 +108,7 @@ func (a *app) printNeighbor(n control.Neighbor, marks *nameMarks) {
 		if sh.Kind == share.KindDir {
 			slash = "/"
 		}
-		fmt.Fprintf(a.out, "%11s  %s  %s%s\n", size(sh.Size), sh.ID.Short(), share.Escape(sh.Name), slash+marks.after(sh.Name))
+		fmt.Fprintf(a.out, "%11s  %s  %s%s\n", size(sh.Size), sh.ID.Short(), share.Escape(sh.Name), slash+marks.after(sh.Name)+noteText(sh.Note))
 	}
 	if more := n.Shares - len(n.First); more > 0 && len(n.First) > 0 {
 		fmt.Fprintf(a.out, "%11s  and %d more\n", "", more)

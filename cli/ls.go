@@ -48,7 +48,7 @@ WHAT, list what is inside that directory, shared from here or by another peer.`,
 
 func (a *app) listShares(ctx context.Context, use *session) error {
 	var marks nameMarks
-	return printLines(a, use.Shares(ctx), func(l control.Listed) string { return shareLine(l) + marks.after(l.Name) })
+	return printLines(a, use.Shares(ctx), func(l control.Listed) string { return shareLine(l) + marks.after(l.Name) + noteText(l.Note) })
 }
 
 // printLines prints each line of a listing as it comes: there may be a million.

@@ -203,3 +203,14 @@ func clip(s string, columnsMax int) string {
 	}
 	return s
 }
+
+// noteColumnsMax is how much of a note is shown on a line.
+const noteColumnsMax = 60
+
+// noteText is a publisher's note as it stands at the end of a line; empty: there is none.
+func noteText(note string) string {
+	if note = strings.TrimSpace(note); note == "" {
+		return ""
+	}
+	return `: "` + clip(share.Escape(note), noteColumnsMax) + `"`
+}

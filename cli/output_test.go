@@ -11,6 +11,20 @@ import (
 	"github.com/p2pshare/p2pshare/cli/control"
 )
 
+func TestNotesAreEscapedAndCut(t *testing.T) {
+	for note, want := range map[string]string{
+		"": "", " \t": "", "plain": `: "plain"`,
+		"\x1b[31mred\u202e":       `: "\x1b[31mred\u202e"`,
+		"two\nlines":              `: "two\x0alines"`,
+		strings.Repeat("x", 1024): `: "` + strings.Repeat("x", noteColumnsMax-1) + `…"`,
+		strings.Repeat("漢", 60):   `: "` + strings.Repeat("漢", 29) + `…"`,
+	} {
+		if got := noteText(note); got != want {
+			t.Errorf("noteText(%q) = %s, want %s", note, got, want)
+		}
+	}
+}
+
 func TestSize(t *testing.T) {
 	for n, want := range map[int64]string{
 		0: "0 B", 1: "1 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 10 << 10: "10 KiB",

@@ -24,6 +24,8 @@ type AddOptions struct {
 	// Mirrors are the URLs of the raw file that its manifest names, at most
 	// MirrorsMax; see ParseMirror. A directory has none.
 	Mirrors []string
+	// Note is a line about it for people, in its manifest; see ParseNote.
+	Note string
 	// Watch keeps the share as path is, while Run runs, now and after a restart:
 	// see Library.Watch.
 	Watch bool
@@ -40,7 +42,7 @@ type AddOptions struct {
 //
 // It returns ErrNotShareable for special files and for the home, ErrModified
 // for a file that does not stand still, ErrBadName for a name that can't be
-// published, and the system's errors for a path that can't be read. After an
+// published, ErrBadNote for a note, and the system's errors for a path that can't be read. After an
 // error what was shared from path before is shared still.
 func (l *Library) Add(ctx context.Context, path string, o AddOptions) (Share, error) {
 	path, err := filepath.Abs(path)
@@ -135,6 +137,10 @@ func (a *adding) run(ctx context.Context) (Share, error) {
 	if err != nil {
 		return Share{}, err
 	}
+	note, err := ParseNote(a.options.Note)
+	if err != nil {
+		return Share{}, err
+	}
 	info, err := os.Stat(a.path)
 	if err != nil {
 		return Share{}, err
@@ -161,7 +167,7 @@ func (a *adding) run(ctx context.Context) (Share, error) {
 	s := Share{
 		Name: published, Path: a.path, Kind: KindFile, Files: 1,
 		State: StateShared, Scope: a.options.Scope, Added: time.Now().UTC().Truncate(time.Second),
-		Mirrors: a.options.Mirrors, Watched: a.options.Watch,
+		Mirrors: a.options.Mirrors, Note: note, Watched: a.options.Watch,
 	}
 	if info.IsDir() {
 		s.Kind, s.Files = KindDir, 0

@@ -66,6 +66,7 @@ type Candidate struct {
 	Name       Name       `json:"name"` // as its newest manifest spells it
 	Kind       Kind       `json:"kind"`
 	Size       int64      `json:"size"`            // as its newest manifest says
+	Note       string     `json:"note,omitempty"`  // as its newest manifest says: hostile, escape it before showing
 	Publishers []peer.ID  `json:"publishers"`      // whose signed manifests name it
 	Tier       int        `json:"tier"`            // DESIGN's tiers of trust; 3: strangers
 	Reachable  bool       `json:"reachable"`       // somebody who holds it answered
@@ -157,7 +158,7 @@ func (s *search) candidates(which func(peer.ID) bool, tier int) []Candidate {
 // take adds what one publisher says.
 func (k *Candidate) take(publisher peer.ID, c claim) {
 	if m := c.manifest; m.Issued.After(k.manifest.Issued) || k.Name == "" {
-		k.Name, k.Kind, k.Size, k.manifest, k.envelope = m.Name, m.Kind, m.Size, m, c.envelope
+		k.Name, k.Kind, k.Size, k.Note, k.manifest, k.envelope = m.Name, m.Kind, m.Size, m.Note, m, c.envelope
 		k.Mixed = strings.Join(MixedScripts(string(m.Name)), ", ")
 	}
 	k.Publishers = append(k.Publishers, publisher)

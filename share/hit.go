@@ -17,6 +17,9 @@ type Hit struct {
 	Name Name       `json:"name"` // as most networks, or the first of those, tell it; hostile: escape it before showing
 	Kind Kind       `json:"kind"`
 	Size int64      `json:"size"`
+	// Note is what the most trusted of its publishers that has one says of it; of those
+	// that are alike in that, the first heard. Hostile: escape it before showing.
+	Note string `json:"note,omitempty"`
 	// Words are those of the query that the name has, sorted.
 	Words []string `json:"words"`
 	// Publishers are whose signed manifests name it, 16 at most.
@@ -45,6 +48,7 @@ type Hit struct {
 	holders  []peer.AddrInfo
 	networks []netip.Prefix
 	names    []spelling
+	noteTier int         // of who says Note
 	failed   bool        // it was tried, and can't be had
 	current  bool        // a publisher tells it itself, or it is here
 	versions []published // of publishers' names
@@ -83,6 +87,9 @@ func (h *Hit) take(t told) {
 	m := t.manifest
 	h.Kind, h.Size = cmp.Or(h.Kind, m.Kind), m.Size
 	h.Tier = min(h.Tier, t.tier)
+	if m.Note != "" && (h.Note == "" || t.tier < h.noteTier) {
+		h.Note, h.noteTier = m.Note, t.tier
+	}
 	h.addPublisher(m.Publisher)
 	if !slices.Contains(h.Where, t.where) {
 		h.Where = append(h.Where, t.where)

@@ -33,6 +33,23 @@ func rankedNames(hits map[content.ID]*Hit) (names []Name) {
 	return names
 }
 
+func TestHitShowsTheNoteOfWhoIsTrustedMost(t *testing.T) {
+	h := &Hit{Tier: tierStrangers}
+	for _, step := range []struct {
+		tier int
+		note string
+		want string
+	}{
+		{tierStrangers, "", ""}, {tierStrangers, "a stranger's", "a stranger's"}, {tierStrangers, "another's", "a stranger's"},
+		{tierFriends, "", "a stranger's"}, {tierFriends, "a friend's", "a friend's"}, {tierStrangers, "a third's", "a friend's"},
+	} {
+		h.take(told{manifest: Manifest{Name: "a", Kind: KindFile, Note: step.note}, tier: step.tier})
+		if h.Note != step.want {
+			t.Errorf("after %q at tier %d: %q, want %q", step.note, step.tier, h.Note, step.want)
+		}
+	}
+}
+
 func TestRankGivesEachNetworkItsTurn(t *testing.T) {
 	// 40 peers of one network tell 500 fakes each, whose names fit better.
 	for _, same := range []bool{true, false} { // all of them the same, or each its own

@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -25,8 +28,8 @@ type Manifest struct {
 	Seq       int64      `json:"seq"`             // max(previous + 1, Unix milliseconds): the highest of a publisher's name counts
 	Issued    time.Time  `json:"issued"`
 	Expires   time.Time  `json:"expires"`
-	Attrs     content.ID `json:"attrs,omitzero"` // of a directory: its files' times and modes; see attrs.go
-	Note      string     `json:"note,omitempty"`
+	Attrs     content.ID `json:"attrs,omitzero"`    // of a directory: its files' times and modes; see attrs.go
+	Note      string     `json:"note,omitempty"`    // for people; at most noteMax bytes of anything: hostile
 	Mirrors   []string   `json:"mirrors,omitempty"` // URLs of a file's raw bytes, see ParseMirror; at most MirrorsMax
 }
 
@@ -38,8 +41,31 @@ const (
 	// clockSkew is how wrong a clock may be before we call it a lie.
 	clockSkew = 24 * time.Hour
 
+	// noteMax is the most bytes that a note has.
 	noteMax = 1024
 )
+
+// ErrBadNote is returned for a note that is not published.
+var ErrBadNote = fmt.Errorf("a note is one line of at most %d bytes", noteMax)
+
+// ParseNote returns a note as it is published: one line of Unicode without what drives a
+// terminal or turns its direction, and without space around it. The notes of others may
+// hold that all the same: Escape them before they are shown.
+//
+// Errors: ErrBadNote.
+func ParseNote(text string) (string, error) {
+	text = strings.TrimSpace(text)
+	bad := func(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp, unicode.Bidi_Control) }
+	switch {
+	case len(text) > noteMax:
+		return "", fmt.Errorf("the note has %d bytes: %w", len(text), ErrBadNote)
+	case !utf8.ValidString(text):
+		return "", fmt.Errorf("the note is not UTF-8: %w", ErrBadNote)
+	case strings.ContainsFunc(text, bad):
+		return "", fmt.Errorf("the note has control characters: %w", ErrBadNote)
+	}
+	return text, nil
+}
 
 // newManifest is what this publisher says now about a share. previous is the
 // highest seq it has used, 0 for none.
@@ -52,6 +78,7 @@ func newManifest(s Share, publisher peer.ID, previous int64, now time.Time) Mani
 		Issued:    now.UTC().Truncate(time.Second),
 		Expires:   now.Add(manifestLife).UTC().Truncate(time.Second),
 		Attrs:     s.Attrs,
+		Note:      s.Note,
 		Mirrors:   s.Mirrors,
 	}
 }

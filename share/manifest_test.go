@@ -54,6 +54,19 @@ func testDirManifest(t testing.TB) Manifest {
 	return newManifest(s, keyID(t, testKey(t, 7)), 0, manifestTime)
 }
 
+func TestParseNote(t *testing.T) {
+	for _, good := range []string{"", "a note", "späť 日本語 👩\u200d🚀", `"quoted" <b>`, strings.Repeat("n", noteMax)} {
+		if got, err := ParseNote(" " + good + "\n"); err != nil || got != good {
+			t.Errorf("ParseNote(%q) = %q, %v", good, got, err)
+		}
+	}
+	for _, bad := range []string{"a\nb", "\x1b[31m", "a\x00b", "\u202eb", "a\u2028b", "\xff", strings.Repeat("n", noteMax+1), "\u0085a\u0085b"} {
+		if got, err := ParseNote(bad); !errors.Is(err, ErrBadNote) {
+			t.Errorf("ParseNote(%q) = %q, %v, want ErrBadNote", bad, got, err)
+		}
+	}
+}
+
 func TestManifestVector(t *testing.T) {
 	const file = "testdata/manifest.txt"
 	key := testKey(t, 7)

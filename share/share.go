@@ -166,6 +166,8 @@ type Share struct {
 	Added time.Time  `json:"added"`
 	// Mirrors are the URLs that this peer's manifest of it names.
 	Mirrors []string `json:"mirrors,omitempty"`
+	// Note is what this peer's manifest says of it, as ParseNote returns it.
+	Note string `json:"note,omitempty"`
 	// Attrs is the document of a directory's times and modes, as a content; zero:
 	// none is known.
 	Attrs content.ID `json:"attrs,omitzero"`

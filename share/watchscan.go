@@ -61,7 +61,7 @@ func (l *Library) rescan(ctx context.Context, path string, enter func(dir string
 		return change, false, err
 	}
 	a, s, err := (&adding{library: l, path: path, only: r.key, enter: enter, options: AddOptions{
-		Name: string(r.Name), Hidden: r.Watch.Hidden, Exclude: r.Watch.Exclude, Scope: r.Scope, Mirrors: r.Mirrors, Watch: true,
+		Name: string(r.Name), Hidden: r.Watch.Hidden, Exclude: r.Watch.Exclude, Scope: r.Scope, Mirrors: r.Mirrors, Note: r.Note, Watch: true,
 	}}).tries(ctx)
 	if err != nil {
 		return change, false, err

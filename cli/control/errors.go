@@ -131,6 +131,7 @@ var causes = []struct {
 	{coord.ErrInvalid, CodeUsage, ""},
 	{coord.ErrNotFound, CodeNotFound, "p2pshare pins lists what is pinned, p2pshare group status who is a member"},
 	{coord.ErrNoGroup, CodeNotFound, "p2pshare group status lists the groups of this peer"},
+	{share.ErrBadNote, CodeUsage, ""},
 	{share.ErrBadName, CodeUsage, "a name is one path component of printable Unicode, at most 255 bytes"},
 	{share.ErrBadWhat, CodeUsage, "ask by name, NAME#PREFIX, PEERID/NAME, b3:HASH or link; p2pshare help get"},
 	{share.ErrBadQuery, CodeUsage, "p2pshare help find"},

@@ -139,7 +139,7 @@ func (l *live) shares(t *testing.T) {
 	os.MkdirAll(filepath.Join(album, "empty"), 0o755)
 	os.WriteFile(filepath.Join(album, "one.sh"), []byte("#!/bin/sh"), 0o755)
 	os.Symlink("/etc/passwd", filepath.Join(album, "leads out"))
-	must(l.client.Add(ctx, AddRequest{Path: path, Mirrors: []string{"https://mirror.example/talk"}}, none))(t)
+	must(l.client.Add(ctx, AddRequest{Path: path, Note: "a note", Mirrors: []string{"https://mirror.example/talk"}}, none))(t)
 	must(l.client.Add(ctx, AddRequest{Path: album, Watch: true, Scope: share.Scope{}, Exclude: []string{"*.tmp"}}, none))(t)
 	listed(t, "shares", l.client.Shares(ctx))
 	listed(t, "entries", l.client.Entries(ctx, EntriesRequest{What: "album"}))

@@ -21,7 +21,7 @@ func (s *Server) addShare(w http.ResponseWriter, r *http.Request) {
 	}
 	out := newStream(w, r, contentTypeLines)
 	added, err := s.cfg.Library.Add(r.Context(), req.Path, share.AddOptions{
-		Name: req.Name, Hidden: req.Hidden, Exclude: req.Exclude, Scope: req.Scope, Mirrors: req.Mirrors, Watch: req.Watch,
+		Name: req.Name, Hidden: req.Hidden, Exclude: req.Exclude, Scope: req.Scope, Mirrors: req.Mirrors, Note: req.Note, Watch: req.Watch,
 		Progress: out.progress, Warn: out.warn,
 	})
 	if err != nil {
@@ -49,7 +49,7 @@ func (s *Server) listShares(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		err = out.sendLine(&Listed{Name: string(sh.Name), ID: sh.ID, Kind: sh.Kind, Size: sh.Size,
-			Path: sh.Path, State: string(sh.State), Files: sh.Files, Added: sh.Added, Mirrors: sh.Mirrors,
+			Path: sh.Path, State: string(sh.State), Files: sh.Files, Added: sh.Added, Mirrors: sh.Mirrors, Note: sh.Note,
 			Watch: s.watchOf(sh)})
 		if out.abortIfCutOff(); err != nil {
 			return

@@ -69,6 +69,7 @@ type AddRequest struct {
 	Exclude []string    `json:"exclude,omitempty"` // glob patterns to leave out
 	Scope   share.Scope `json:"scope,omitzero"`
 	Mirrors []string    `json:"mirrors,omitempty"` // URLs of the raw file, as share.ParseMirror reads them
+	Note    string      `json:"note,omitempty"`    // a line about it for people, as share.ParseNote reads it
 	Watch   bool        `json:"watch,omitempty"`   // follow what becomes of the path, after a restart too
 }
 
@@ -342,6 +343,7 @@ type Listed struct {
 	Executable bool       `json:"x,omitempty"`
 	Added      time.Time  `json:"added,omitzero"`
 	Mirrors    []string   `json:"mirrors,omitempty"` // of a share, as its manifest names them
+	Note       string     `json:"note,omitempty"`    // of a share, as its manifest has it
 	Watch      *Watch     `json:"watch,omitempty"`   // of a share that is watched
 }
 
