@@ -15,7 +15,9 @@ func TestEveryFaultHasItsOwnCode(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it waits for what never answers")
 	}
-	hosts := newLab(t).lan(6)
+	needNFT(t)
+	l := newLab(t)
+	hosts := l.lan(6)
 	boot := newPeer(t, "--no-lan")
 	boot.netns = hosts[0]
 	ready := boot.serve(t, "bootstrap")
@@ -45,7 +47,7 @@ func TestEveryFaultHasItsOwnCode(t *testing.T) {
 		getter.must(t, "get", name, "-o", "first."+name)
 	}
 	dead.end(t, os.Kill)
-	wall(t, hosts[5], "10.77.0.3")
+	wall(l, hosts[2], "10.77.0.6")
 	lied := filepath.Join(t.TempDir(), "lied.bin")
 	writeRandom(t, lied, mib, "lied")
 	task, err := json.Marshal(hostileTask{Path: lied})
@@ -118,10 +120,9 @@ func bridgeAddr(t testing.TB, p *process) string {
 	return ""
 }
 
-// wall has what a host sends to an address vanish, as behind a firewall that drops
-// it: the frames go to a link-layer address that nobody has.
-func wall(t testing.TB, ns, addr string) {
-	t.Helper()
-	l := &lab{t: t}
-	l.run("ip", "-n", ns, "neigh", "replace", addr, "lladdr", "02:00:00:00:fe:fe", "dev", "eth0", "nud", "permanent")
+// wall has a host drop what it is sent from an address, and say nothing, as a firewall
+// does.
+func wall(l *lab, ns, from string) {
+	l.t.Helper()
+	l.in(ns, "nft", "table inet wall { chain in { type filter hook input priority 0; ip saddr "+from+" drop; }; }")
 }
