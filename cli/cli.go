@@ -158,7 +158,7 @@ content ID, fetched from whoever has them, and every byte is verified.`,
 		a.serviceCommand(),
 		a.versionCommand(),
 	)
-	root.SetHelpCommand(a.helpCommand())
+	addHelp(root)
 	return root
 }
 

@@ -42,15 +42,28 @@ func exitCodes() string {
 	return b.String()
 }
 
-func (a *app) helpCommand() *cobra.Command {
+// addHelp gives root, and each command with commands of its own, a command help.
+func addHelp(root *cobra.Command) {
+	for _, cmd := range root.Commands() {
+		if cmd.HasSubCommands() {
+			help := helpCommand()
+			help.Hidden = true // the root's is enough in lists
+			cmd.AddCommand(help)
+		}
+	}
+	root.SetHelpCommand(helpCommand())
+}
+
+// helpCommand explains its parent, or one of the parent's commands.
+func helpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [COMMAND [SUBCOMMAND]]",
 		Short: "Explain a command",
 		Args:  arguments("[COMMAND [SUBCOMMAND]]", 0, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			topic, rest, err := cmd.Root().Find(args)
+			topic, rest, err := cmd.Parent().Find(args)
 			if err != nil {
-				return unknownCommand(cmd.Root(), args)
+				return unknownCommand(cmd.Parent(), args)
 			}
 			if len(rest) > 0 {
 				return unknownCommand(topic, rest)
