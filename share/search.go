@@ -6,28 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
-	ma "github.com/multiformats/go-multiaddr"
-	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/p2pshare/p2pshare/node"
 	"golang.org/x/sync/errgroup"
 )
-
-// claim is a publisher's newest manifest for the name, and who told it.
-type claim struct {
-	manifest Manifest
-	envelope node.Envelope
-	holders  []peer.AddrInfo // who told it, and so has the content
-	via      node.Via        // how the first of them is reached
-	networks []netip.Prefix  // in which they are
-	itself   bool            // its publisher told it
-}
 
 // search is one search for a name at work: it collects manifests from everywhere,
 // and decides nothing.
@@ -67,13 +54,6 @@ type question struct {
 	located bool          // it was asked at addresses that came with it
 	done    chan struct{} // closed when it has answered or failed
 	err     error         // then
-}
-
-// inquiry is what became of asking a known publisher.
-type inquiry struct {
-	answered bool  // it said itself what it has by the name
-	recorded bool  // the DHTs have its record of the name
-	err      error // why it did not answer
 }
 
 func (l *Library) newSearch(name Name, m *meter, t *trail) *search {
@@ -356,33 +336,6 @@ func (s *search) askNow(ctx context.Context, p peer.AddrInfo, found bool) error 
 	return err
 }
 
-// claimsMax is how many manifests of one name are kept of one peer's answer. It has
-// as many different ones as it knows publishers of the name; a flood is a thousand,
-// and of thousands of candidates nobody chooses.
-const claimsMax = 16
-
-// most cuts what one peer claims to claimsMax: what is asked for stays, the word of
-// the known publishers first.
-func (s *search) most(claims []claim) []claim {
-	if len(claims) <= claimsMax {
-		return claims
-	}
-	rank := func(c claim) int {
-		switch {
-		case slices.Contains(s.known, c.manifest.Publisher):
-			return 0
-		case strings.HasPrefix(c.manifest.ID.Hex(), s.prefix):
-			return 1
-		}
-		return 2
-	}
-	slices.SortStableFunc(claims, func(a, b claim) int { return rank(a) - rank(b) })
-	s.mu.Lock()
-	s.report.partial = true
-	s.mu.Unlock()
-	return claims[:claimsMax]
-}
-
 // worse chooses of two errors of dials the one that tells of more than silence;
 // old may be nil.
 func worse(old, err error) error {
@@ -390,202 +343,4 @@ func worse(old, err error) error {
 		return old
 	}
 	return err
-}
-
-// networkOf is the network that counts once, whoever many speak from it: a /24 of
-// IPv4 or a /48 of IPv6. It is the zero Prefix for a relay's and for none.
-func networkOf(a ma.Multiaddr) netip.Prefix {
-	if a == nil {
-		return netip.Prefix{}
-	}
-	ip, err := manet.ToIP(a)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	addr, ok := netip.AddrFromSlice(ip)
-	if !ok {
-		return netip.Prefix{}
-	}
-	addr = addr.Unmap()
-	bits := 48
-	if addr.Is4() {
-		bits = 24
-	}
-	p, err := addr.Prefix(bits)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	return p
-}
-
-// claim keeps the newest manifests of each publisher, and everybody who told them.
-// It reports whether c counts for anything.
-func (s *search) claim(c claim) bool {
-	m := c.manifest
-	if s.library.book.blocked(m.Publisher, m.ID) {
-		return false
-	}
-	last, ok, err := s.library.catalog.lastVersion(m.Publisher, m.Name)
-	if err != nil {
-		s.library.log.Warn("look for what was got before", "err", err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if ok && m.Seq < last.Seq && m.ID != last.ID {
-		s.outdated[m.Publisher]++
-		return false
-	}
-	known := s.newest[m.Publisher]
-	switch {
-	case len(known) == 0:
-		s.newest[m.Publisher] = []claim{c}
-	case m.Seq > known[0].manifest.Seq:
-		s.supersede(known[0].manifest, c)
-	case m.Seq < known[0].manifest.Seq:
-		return s.older(known, c)
-	default:
-		for i := range known {
-			if known[i].manifest.ID == m.ID {
-				known[i].join(c)
-				return true
-			}
-		}
-		s.newest[m.Publisher] = append(known, c) // signed with one seq: it means both
-	}
-	return true
-}
-
-// supersede puts c in the place of what its publisher said before. The caller
-// holds s.mu.
-func (s *search) supersede(old Manifest, c claim) {
-	known := s.newest[c.manifest.Publisher]
-	s.newest[c.manifest.Publisher] = []claim{c}
-	for _, k := range known {
-		if k.manifest.ID == c.manifest.ID {
-			s.newest[c.manifest.Publisher][0].join(k)
-			return
-		}
-	}
-	s.replaced[old.Publisher] = old
-}
-
-// older takes up a claim that is older than what is known of its publisher: whoever
-// told it has the same content, perhaps. The caller holds s.mu.
-func (s *search) older(known []claim, c claim) bool {
-	for i := range known {
-		if known[i].manifest.ID == c.manifest.ID {
-			known[i].join(c)
-			return true
-		}
-	}
-	if c.manifest.Seq > s.replaced[c.manifest.Publisher].Seq {
-		s.replaced[c.manifest.Publisher] = c.manifest
-	}
-	return false
-}
-
-// join adds who else told the same.
-func (c *claim) join(other claim) {
-	if len(c.holders) == 0 {
-		c.via = other.via
-	}
-	for _, h := range other.holders {
-		if !slices.ContainsFunc(c.holders, func(p peer.AddrInfo) bool { return p.ID == h.ID }) {
-			c.holders = append(c.holders, h)
-		}
-	}
-	for _, n := range other.networks {
-		if !slices.Contains(c.networks, n) {
-			c.networks = append(c.networks, n)
-		}
-	}
-	c.itself = c.itself || other.itself
-}
-
-// askKnown asks the known publishers themselves, and the DHTs for their records
-// of the name, until all have answered or ctx ends.
-func (s *search) askKnown(ctx context.Context) {
-	var g errgroup.Group
-	g.SetLimit(askParallel)
-	for _, p := range s.known {
-		g.Go(func() error {
-			q := s.inquire(ctx, p)
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.inquiries[p] = q
-			return nil
-		})
-	}
-	g.Wait()
-}
-
-// inquire asks one publisher. What it says itself is enough; its record gives it
-// searchAfterFirst more, as it may have said something newer since.
-func (s *search) inquire(ctx context.Context, p peer.ID) *inquiry {
-	q := &inquiry{}
-	if p == s.library.node.ID() {
-		q.answered = true
-		return q
-	}
-	s.trail.found(peer.AddrInfo{ID: p}, foundPublisher)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	record, recordEnd := context.WithCancel(ctx)
-	defer recordEnd()
-	var g errgroup.Group
-	g.Go(func() error {
-		if !s.library.node.WaitDHT(record) {
-			return nil
-		}
-		late := sync.OnceFunc(func() { time.AfterFunc(searchAfterFirst, cancel) })
-		key := "record of " + p.String()
-		s.trail.note(key, func(e *Tried) { e.Found = foundDHT })
-		q.recorded = s.library.findRecord(record, p, s.name, func(m Manifest, e node.Envelope) {
-			s.trail.note(key, func(t *Tried) { t.Count, t.Issued = t.Count+1, m.Issued })
-			s.claim(claim{manifest: m, envelope: e})
-			late()
-		})
-		return nil
-	})
-	at := peer.AddrInfo{ID: p}
-	for _, given := range s.peers {
-		if given.ID == p {
-			at.Addrs = append(at.Addrs, given.Addrs...)
-		}
-	}
-	q.err = s.ask(ctx, at, false, nil)
-	q.answered = q.err == nil
-	if q.answered {
-		recordEnd()
-	}
-	g.Wait()
-	return q
-}
-
-// inquiry returns what became of asking p, so far. It may be found by others after
-// it could not be asked itself.
-func (s *search) inquiry(p peer.ID) inquiry {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var i inquiry
-	if q := s.inquiries[p]; q != nil {
-		i = *q
-	}
-	if q := s.asked[p]; q != nil && !i.answered {
-		select {
-		case <-q.done:
-			i.answered = q.err == nil
-			i.err = q.err
-		default:
-		}
-	}
-	return i
-}
-
-// refused reports whether p's word was offered in an older version than was got
-// before, and not in the newest.
-func (s *search) refused(p peer.ID) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.outdated[p] > 0 && len(s.newest[p]) == 0
 }

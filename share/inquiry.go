@@ -1,0 +1,106 @@
+package share
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/p2pshare/p2pshare/node"
+	"golang.org/x/sync/errgroup"
+)
+
+// inquiry is what became of asking a known publisher.
+type inquiry struct {
+	answered bool  // it said itself what it has by the name
+	recorded bool  // the DHTs have its record of the name
+	err      error // why it did not answer
+}
+
+// askKnown asks the known publishers themselves, and the DHTs for their records
+// of the name, until all have answered or ctx ends.
+func (s *search) askKnown(ctx context.Context) {
+	var g errgroup.Group
+	g.SetLimit(askParallel)
+	for _, p := range s.known {
+		g.Go(func() error {
+			q := s.inquire(ctx, p)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.inquiries[p] = q
+			return nil
+		})
+	}
+	g.Wait()
+}
+
+// inquire asks one publisher. What it says itself is enough; its record gives it
+// searchAfterFirst more, as it may have said something newer since.
+func (s *search) inquire(ctx context.Context, p peer.ID) *inquiry {
+	q := &inquiry{}
+	if p == s.library.node.ID() {
+		q.answered = true
+		return q
+	}
+	s.trail.found(peer.AddrInfo{ID: p}, foundPublisher)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	record, recordEnd := context.WithCancel(ctx)
+	defer recordEnd()
+	var g errgroup.Group
+	g.Go(func() error {
+		if !s.library.node.WaitDHT(record) {
+			return nil
+		}
+		late := sync.OnceFunc(func() { time.AfterFunc(searchAfterFirst, cancel) })
+		key := "record of " + p.String()
+		s.trail.note(key, func(e *Tried) { e.Found = foundDHT })
+		q.recorded = s.library.findRecord(record, p, s.name, func(m Manifest, e node.Envelope) {
+			s.trail.note(key, func(t *Tried) { t.Count, t.Issued = t.Count+1, m.Issued })
+			s.claim(claim{manifest: m, envelope: e})
+			late()
+		})
+		return nil
+	})
+	at := peer.AddrInfo{ID: p}
+	for _, given := range s.peers {
+		if given.ID == p {
+			at.Addrs = append(at.Addrs, given.Addrs...)
+		}
+	}
+	q.err = s.ask(ctx, at, false, nil)
+	q.answered = q.err == nil
+	if q.answered {
+		recordEnd()
+	}
+	g.Wait()
+	return q
+}
+
+// inquiry returns what became of asking p, so far. It may be found by others after
+// it could not be asked itself.
+func (s *search) inquiry(p peer.ID) inquiry {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var i inquiry
+	if q := s.inquiries[p]; q != nil {
+		i = *q
+	}
+	if q := s.asked[p]; q != nil && !i.answered {
+		select {
+		case <-q.done:
+			i.answered = q.err == nil
+			i.err = q.err
+		default:
+		}
+	}
+	return i
+}
+
+// refused reports whether p's word was offered in an older version than was got
+// before, and not in the newest.
+func (s *search) refused(p peer.ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.outdated[p] > 0 && len(s.newest[p]) == 0
+}
