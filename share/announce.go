@@ -52,6 +52,7 @@ const chooseWordsAfter = 10 * time.Minute
 type keys struct {
 	first []multihash.Multihash // the name's and the ID's: announced at once
 	words []multihash.Multihash // of the name: left to the sweep
+	pairs []wordPair            // of the name's words: left to the sweep
 	files []multihash.Multihash // of a directory's files: left to the sweep
 	reach node.Reach
 
@@ -60,6 +61,7 @@ type keys struct {
 
 func (l *Library) keysOf(r shareRecord) (keys, error) {
 	k := keys{first: []multihash.Multihash{r.Name.Key(), r.ID.Multihash()}, reach: r.reach(), record: l.recordOf(r)}
+	k.pairs = r.sweptPairs()
 	var err error
 	if k.words, err = l.catalog.wordKeysOf(r); err != nil || r.Kind != KindDir {
 		return k, err
@@ -144,6 +146,9 @@ func (l *Library) keepProviding(k keys) {
 		default:
 		}
 	}
+	if l.pairCount.Add(int64(len(k.pairs))) <= pairsMax {
+		err = errors.Join(err, l.node.KeepProviding(pairKeys(k.pairs)...))
+	}
 	if err != nil {
 		l.log.Warn("keep announcing", "err", err)
 	}
@@ -168,6 +173,15 @@ func (l *Library) unneeded(k keys) ([]multihash.Multihash, error) {
 		}
 		if !needed {
 			stop = append(stop, key)
+		}
+	}
+	for _, p := range k.pairs {
+		needed, err := l.catalog.needsPair(p)
+		if err != nil {
+			return nil, err
+		}
+		if !needed {
+			stop = append(stop, p.key())
 		}
 	}
 	return stop, nil
@@ -321,8 +335,14 @@ func (l *Library) sweptKeys(failed *error) iter.Seq[multihash.Multihash] {
 			*failed = err
 			return
 		}
+		pairs, err := l.catalog.sweptPairs(pairsMax)
+		if err != nil {
+			*failed = err
+			return
+		}
 		l.wordCount.Store(int64(len(words)))
-		for _, key := range words {
+		l.pairCount.Store(int64(len(pairs)))
+		for _, key := range slices.Concat(words, pairKeys(pairs)) {
 			if !yield(key) {
 				return
 			}

@@ -3,10 +3,10 @@ package share
 import "sync"
 
 // What one search by words may ask, in messages: requests to peers of the DHTs, of
-// which lookups of three words need seven in a small network, and questions to peers.
+// which lookups of two words need seven in a small network, and questions to peers.
 const (
 	searchMessagesMax = 40
-	lookupMessagesMax = 16 // of all lookups
+	lookupMessagesMax = 20 // of all lookups
 	// refundsMax is how many peers that can't be dialled do not count: nothing was sent
 	// to them.
 	refundsMax = 24

@@ -214,8 +214,7 @@ func TestSearchRecall(t *testing.T) {
 			files = append(files, f)
 		}
 	}
-	// The words are announced by the sweep, and nothing else is: names and contents
-	// would be as many again.
+	// The words and their pairs are announced by the sweep, and nothing else is.
 	first := len(nodes) - dead
 	stop := nodetest.Run(t, nodes[:first])
 	defer stop()
@@ -223,17 +222,19 @@ func TestSearchRecall(t *testing.T) {
 	start := time.Now()
 	for i, l := range libs {
 		keys, err := l.catalog.sweptWords(wordsMax)
-		if err == nil {
-			err = nodes[i].KeepProviding(keys...)
+		pairs, err2 := l.catalog.sweptPairs(pairsMax)
+		if err = errors.Join(err, err2); err == nil {
+			err = nodes[i].KeepProviding(slices.Concat(keys, pairKeys(pairs))...)
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
 	for i := 0; i < len(files); i += max(1, len(files)/200) {
-		for !provided(t, nodes[1], WordKey(files[i].words[0]), nodes[files[i].node]) {
+		f := files[i]
+		for !provided(t, nodes[1], namePairs(f.name)[0].key(), nodes[f.node]) || !provided(t, nodes[1], WordKey(f.words[0]), nodes[f.node]) {
 			if time.Since(start) > 15*time.Minute {
-				t.Fatalf("%q of node %d is not announced", files[i].words[0], files[i].node)
+				t.Fatalf("words of %q of node %d are not announced", f.name, f.node)
 			}
 			select { // kad-dht's sweep tells nobody how far it is
 			case <-time.After(100 * time.Millisecond):

@@ -269,6 +269,7 @@ type Library struct {
 	searches     turns         // of answering searches
 	overWords    chan struct{} // capacity 1: there are more words than are announced
 	wordCount    atomic.Int64  // given to the sweep, about
+	pairCount    atomic.Int64  // likewise, of pairs of words
 	// signing is held from the look at the sequence numbers in use until the
 	// next one is recorded, so that they grow whatever runs at once.
 	signing sync.Mutex
