@@ -3,9 +3,14 @@ package share
 import "sync"
 
 // What one search by words may ask, in messages: requests to peers of the DHTs, of
-// which lookups of two words need seven in a small network, and questions to peers.
+// which lookups of two words need seven in a small network, questions to peers, and
+// probes of what they tell.
 const (
 	searchMessagesMax = 40
+	// probesMax is how many of the best results are probed, and probeHoldersMax how many
+	// of those who have one are asked for it.
+	probesMax         = 3
+	probeHoldersMax   = 2
 	lookupMessagesMax = 20 // of all lookups
 	// refundsMax is how many peers that can't be dialled do not count: nothing was sent
 	// to them.
@@ -18,7 +23,6 @@ type budget struct {
 	sent     int
 	reserved int // for lookups
 	refunds  int
-	denied   bool
 }
 
 // newBudget reserves what lookups may need.
@@ -57,12 +61,18 @@ func (b *budget) refund() {
 func (b *budget) forPeer() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.sent+b.reserved >= searchMessagesMax {
-		b.denied = b.denied || b.reserved == 0
+	if b.sent+b.reserved >= searchMessagesMax-probesMax*probeHoldersMax {
 		return false
 	}
 	b.sent++
 	return true
+}
+
+// forProbe counts the questions of one probe, which are allowed for.
+func (b *budget) forProbe(holders int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sent += holders
 }
 
 // count is how many were sent.
@@ -70,11 +80,4 @@ func (b *budget) count() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.sent
-}
-
-// short reports whether a peer was not asked for want of messages.
-func (b *budget) short() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.denied
 }

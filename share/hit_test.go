@@ -112,13 +112,14 @@ func TestHitShowsTheNameThatMostNetworksTell(t *testing.T) {
 }
 
 func TestBudget(t *testing.T) {
+	const peers = searchMessagesMax - probesMax*probeHoldersMax // and lookups
 	b := newBudget()
 	asked := 0
 	for b.forPeer() {
 		asked++
 	}
-	if want := searchMessagesMax - lookupMessagesMax; asked != want || b.short() {
-		t.Errorf("%d peers are asked before the lookup, want %d; short %v", asked, want, b.short())
+	if want := peers - lookupMessagesMax; asked != want {
+		t.Errorf("%d peers are asked before the lookup, want %d", asked, want)
 	}
 	for range lookupMessagesMax {
 		if !b.forLookup() {
@@ -129,8 +130,11 @@ func TestBudget(t *testing.T) {
 		t.Error("the lookup goes on")
 	}
 	b.endLookup()
-	if b.forPeer() || b.forLookup() || !b.short() {
+	if b.forPeer() || b.forLookup() {
 		t.Errorf("more is asked than there is")
+	}
+	for range probesMax {
+		b.forProbe(probeHoldersMax)
 	}
 	if b.count() != searchMessagesMax {
 		t.Errorf("%d messages, want %d", b.count(), searchMessagesMax)
@@ -143,13 +147,13 @@ func TestBudget(t *testing.T) {
 	b.endLookup()
 	for asked = 0; b.forPeer(); asked++ {
 	}
-	if want := searchMessagesMax - 3; asked != want {
+	if want := peers - 3; asked != want {
 		t.Errorf("%d peers are asked after a short lookup, want %d", asked, want)
 	}
 	for range refundsMax + 5 { // who can't be dialled was sent nothing
 		b.refund()
 	}
-	if want := searchMessagesMax - refundsMax; b.count() != want {
+	if want := peers - refundsMax; b.count() != want {
 		t.Errorf("%d messages after refunds, want %d", b.count(), want)
 	}
 }

@@ -16,8 +16,8 @@ import (
 // that have a pair are those that have both words.
 
 const (
-	// pairWordsMax is how many words of one name are announced in pairs: the shortest,
-	// which tend to be the commonest (Zipf, "The Psycho-Biology of Language", 1935).
+	// pairWordsMax is how many words of one name are announced in pairs: the longest,
+	// which people look for rather than for numbers, articles and extensions.
 	pairWordsMax = 5
 	// pairsMax is how many pairs of all names are announced: those of the oldest shares,
 	// so that a new one changes nothing for the others.
@@ -44,18 +44,18 @@ func pairKeys(pairs []wordPair) (keys []multihash.Multihash) {
 	return keys
 }
 
-// shortest orders words by their length in characters.
-func shortest(words []string) []string {
+// longest orders words by their length in characters, the longest first.
+func longest(words []string) []string {
 	words = slices.Clone(words)
 	slices.SortFunc(words, func(a, b string) int {
-		return cmp.Or(utf8.RuneCountInString(a)-utf8.RuneCountInString(b), cmp.Compare(a, b))
+		return cmp.Or(utf8.RuneCountInString(b)-utf8.RuneCountInString(a), cmp.Compare(a, b))
 	})
 	return words
 }
 
 // namePairs are the pairs by which a name is announced.
 func namePairs(n Name) (pairs []wordPair) {
-	words := shortest(Words(n))
+	words := longest(Words(n))
 	words = words[:min(len(words), pairWordsMax)]
 	for i, a := range words {
 		for _, b := range words[i+1:] {
@@ -66,14 +66,14 @@ func namePairs(n Name) (pairs []wordPair) {
 }
 
 // queryPairs are the pairs by which names with all of words are looked for: of the
-// shortest two, which the most names are announced by, and of the first two, which are
+// longest two, which the most names are announced by, and of the first two, which are
 // the rarest.
 func queryPairs(words []string) (pairs []wordPair) {
 	if len(words) < 2 {
 		return nil
 	}
-	short := shortest(words)
-	pairs = []wordPair{pairOf(short[0], short[1]), pairOf(words[0], words[1])}
+	long := longest(words)
+	pairs = []wordPair{pairOf(long[0], long[1]), pairOf(words[0], words[1])}
 	return slices.Compact(pairs)
 }
 

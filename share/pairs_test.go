@@ -32,8 +32,8 @@ func TestNamePairs(t *testing.T) {
 		{"Report.PDF", "pdf+report"},
 		{"final report.pdf", "final+pdf final+report pdf+report"},
 		{"東京大学", "京大+大学 京大+東京 大学+東京"},
-		// Of many words the shortest.
-		{"aaaaaa b cc ddd eeee fffff", "b+cc b+ddd b+eeee b+fffff cc+ddd cc+eeee cc+fffff ddd+eeee ddd+fffff eeee+fffff"},
+		// Of many words the longest.
+		{"aaaaaa b cc ddd eeee fffff", "aaaaaa+cc aaaaaa+ddd aaaaaa+eeee aaaaaa+fffff cc+ddd cc+eeee cc+fffff ddd+eeee ddd+fffff eeee+fffff"},
 	} {
 		var got []string
 		for _, p := range namePairs(tt.name) {
@@ -50,8 +50,8 @@ func TestQueryPairs(t *testing.T) {
 	for _, tt := range []struct{ words, want string }{
 		{"report", ""},
 		{"report final", "[final report]"},
-		{"longest tiny no", "[no tiny] [longest tiny]"},
-		{"tiny no longest", "[no tiny]"},
+		{"longest tiny no", "[longest tiny]"},
+		{"no tiny longest", "[longest tiny] [no tiny]"},
 	} {
 		got := strings.Trim(fmt.Sprint(queryPairs(strings.Fields(tt.words))), "[]")
 		if want := strings.Trim(tt.want, "[]"); got != want {

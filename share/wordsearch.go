@@ -24,8 +24,7 @@ const (
 	lanSeekAfterFirst = 500 * time.Millisecond
 	// lanSeekMax is how many neighbors one search asks, askedParallel at a time.
 	lanSeekMax = 16
-	// probesMax is how many of the best are probed, and probeWait bounds all of that.
-	probesMax = 3
+	// probeWait bounds all probes.
 	probeWait = 2 * time.Second
 )
 
@@ -41,7 +40,7 @@ type SearchOptions struct {
 type SearchResult struct {
 	Hits     []Hit // best first; see rankHits
 	Asked    int   // peers that answered
-	Messages int   // that were sent to peers: requests of the DHT and questions; 40 at most
+	Messages int   // that were sent to peers: requests of the DHT, questions and probes; 40 at most
 	// Partial says in what respect there may be more, one reason each, safe for a
 	// terminal; empty: all that were found were asked, and told all.
 	Partial []string
@@ -454,8 +453,10 @@ func (s *seeking) probe(ctx context.Context, hits []Hit) {
 		if probed++; probed == 1 {
 			s.meter.begin(PhaseVerifying, 0)
 		}
+		holders := h.holders[:min(len(h.holders), probeHoldersMax)]
+		s.budget.forProbe(len(holders))
 		g.Go(func() error {
-			err := s.library.probeContent(ctx, h.ID, h.holders, s.trail)
+			err := s.library.probeContent(ctx, h.ID, holders, s.trail)
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			kept := s.hits[h.ID]
