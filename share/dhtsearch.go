@@ -181,13 +181,12 @@ func (p *providers) likely(k *provider) bool {
 	return k.words >= p.words
 }
 
-// othersMax is how many providers that are less likely to have what is meant are asked
-// beside those that are likelier: a node with very many names does not announce all
-// their words and pairs, and a record may have been lost.
+// othersMax is how many providers of some of the words only are asked: a node with very
+// many names does not announce its commonest words, and a record may have been lost.
 const othersMax = 8
 
-// rest are those to be asked still, the likeliest first: those named for a pair, or else
-// for all words, and some of the others.
+// rest are those to be asked still, the likeliest first: those named for pairs, then those
+// named for all words, and some of the others.
 func (p *providers) rest() (rest []peer.AddrInfo) {
 	var all []*provider
 	for _, id := range p.order {
@@ -196,10 +195,9 @@ func (p *providers) rest() (rest []peer.AddrInfo) {
 	slices.SortStableFunc(all, func(a, b *provider) int {
 		return cmp.Or(b.pairs-a.pairs, b.words-a.words)
 	})
-	paired := len(all) > 0 && all[0].pairs > 0
 	others := 0
 	for _, k := range all {
-		if likely := k.pairs > 0 || !paired && k.words >= p.words; !likely {
+		if k.pairs == 0 && k.words < p.words {
 			others++
 		}
 		if !k.taken && others <= othersMax {
