@@ -49,7 +49,11 @@ const (
 
 const (
 	policyFile = "sandbox; default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-	policyPage = "sandbox allow-downloads; default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	// A player asks for the parts of a film from the page that the browser makes for it. In
+	// a sandbox of an origin of its own these would be requests of a stranger, which are
+	// refused. No script runs in it either.
+	policyPlayed = "sandbox allow-same-origin; default-src 'none'; media-src 'self'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	policyPage   = "sandbox allow-downloads; default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 // gateway serves contents. Its methods are safe for concurrent use.
@@ -218,7 +222,7 @@ func (g *gateway) file(w http.ResponseWriter, r *http.Request, m share.Meant, o 
 	defer opened.Close()
 	name := cmp.Or(m.Name, opened.Name(), share.Name(m.ID.Hex()))
 	h := w.Header()
-	fileHeaders(h, name, policyFile)
+	fileHeaders(h, name)
 	h.Set("ETag", `"`+m.ID.Hex()+`"`)
 	body := &watched{ReadSeeker: opened}
 	if r.Method == http.MethodGet && r.Header.Get("If-None-Match") == "" {
@@ -286,11 +290,14 @@ func (p *patientWriter) Write(b []byte) (int, error) {
 
 // fileHeaders are those of every file that comes from others: what it is by its name,
 // and that it may do nothing.
-func fileHeaders(h http.Header, name share.Name, policy string) {
+func fileHeaders(h http.Header, name share.Name) {
 	kind := cmp.Or(name.Media(), "application/octet-stream")
-	disposition := "attachment"
+	disposition, policy := "attachment", policyFile
 	if inline(kind) {
 		disposition = "inline"
+	}
+	if played(kind) {
+		policy = policyPlayed
 	}
 	h.Set("Content-Type", kind)
 	h.Set("Content-Disposition", disposition+"; "+filename(name))
@@ -313,10 +320,16 @@ var inlineTypes = map[string]bool{
 }
 
 func inline(kind string) bool {
-	kind, _, _ = strings.Cut(kind, ";")
-	kind = strings.ToLower(strings.TrimSpace(kind))
-	major, minor, _ := strings.Cut(kind, "/")
-	return inlineTypes[kind] || (major == "audio" || major == "video") && !strings.HasSuffix(minor, "xml")
+	base, _, _ := strings.Cut(kind, ";")
+	return inlineTypes[strings.ToLower(strings.TrimSpace(base))] || played(kind)
+}
+
+// played tells whether a browser has a player for a media type, if it knows it at all. A
+// playlist would have it ask for whatever stands in it.
+func played(kind string) bool {
+	base, _, _ := strings.Cut(kind, ";")
+	major, minor, _ := strings.Cut(strings.ToLower(strings.TrimSpace(base)), "/")
+	return (major == "audio" || major == "video") && !strings.HasSuffix(minor, "xml") && !strings.Contains(minor, "mpegurl")
 }
 
 // filename is a file's name for a Content-Disposition: in ASCII for old programs, and

@@ -218,14 +218,20 @@ func TestGatewayKeepsFilesFromActing(t *testing.T) {
 		{"a.mp4", "video/mp4", "inline"},
 		{"a.mp3", "audio/mpeg", "inline"},
 		{"a.txt", "text/plain; charset=utf-8", "inline"},
+		{"a.m3u8", "", "attachment"},
+		{"a.m3u", "", "attachment"},
 	} {
 		s := p.add(t, c.name, []byte("<script>fetch('/api/v1/status')</script>"+c.name))
 		resp, _, err := p.get(t, "GET", "/b3/"+s.ID.Hex())
 		h := resp.Header
+		sandbox := "sandbox; default-src 'none'; "
+		if c.kind == "video/mp4" || c.kind == "audio/mpeg" {
+			sandbox = "sandbox allow-same-origin; default-src 'none'; media-src 'self'; "
+		}
 		disposition, params, parseErr := mime.ParseMediaType(h.Get("Content-Disposition"))
 		if err != nil || resp.StatusCode != 200 || disposition != c.disposition || parseErr != nil || params["filename"] != c.name ||
 			c.kind != "" && h.Get("Content-Type") != c.kind || h.Get("X-Content-Type-Options") != "nosniff" ||
-			!strings.HasPrefix(h.Get("Content-Security-Policy"), "sandbox; default-src 'none'") ||
+			!strings.HasPrefix(h.Get("Content-Security-Policy"), sandbox) || strings.Contains(h.Get("Content-Security-Policy"), "script") ||
 			h.Get("Cross-Origin-Resource-Policy") != "same-origin" {
 			t.Errorf("%s: %s %v %v", c.name, resp.Status, h, err)
 		}
