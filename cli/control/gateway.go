@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -41,6 +42,9 @@ const (
 	// gatewayWrite is how long a client may take to read what one write holds, 32 KiB at
 	// most and what its system buffers: a slow one is waited for, a dead one is not.
 	gatewayWrite = 10 * time.Minute
+	// rangesMax is how many ranges one request may ask for: each may need another chunk
+	// group read and verified, for a byte of it.
+	rangesMax = 32
 	// namesKept is how many names it is remembered for what they meant, and namesFor for
 	// how long: a player asks for a part every few seconds.
 	namesKept = 256
@@ -214,6 +218,10 @@ func (g *gateway) look(ctx context.Context, what share.What, o share.OpenOptions
 
 // file serves a file.
 func (g *gateway) file(w http.ResponseWriter, r *http.Request, m share.Meant, o share.OpenOptions) {
+	if strings.Count(r.Header.Get("Range"), ",") >= rangesMax { // RFC 9110, section 15.5.17
+		g.text(w, http.StatusRequestedRangeNotSatisfiable, fmt.Sprintf("more than %d ranges", rangesMax))
+		return
+	}
 	opened, err := g.server.cfg.Library.OpenMeant(r.Context(), m, o)
 	if err != nil {
 		g.fail(w, err)

@@ -69,7 +69,7 @@ func (s *Server) runLink(ctx context.Context, l *link) error {
 	defer s.links.drop(l)
 	defer l.stop()
 	g, ctx := errgroup.WithContext(ctx)
-	serve(ctx, g, netutil.LimitListener(l.listener, linkConns), l)
+	serve(ctx, g, netutil.LimitListener(limitAddresses(l.listener, linkConnsEach), linkConns), l)
 	return g.Wait()
 }
 

@@ -235,7 +235,8 @@ func (s *Server) serveMetrics(ctx context.Context, g *errgroup.Group, l net.List
 	hosts := []string{l.Addr().String(), "localhost:" + port}
 	serve(ctx, g, l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// A foreign page must not read it by a rebound name, nor wherever it may ask.
-		if !slices.Contains(hosts, r.Host) || r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") == "cross-site" {
+		site := r.Header.Get("Sec-Fetch-Site")
+		if !slices.Contains(hosts, r.Host) || r.Header.Get("Origin") != "" || site != "" && site != "none" {
 			http.Error(w, "the Host header must be "+strings.Join(hosts, " or ")+", and no page may ask", http.StatusMisdirectedRequest)
 			return
 		}

@@ -32,14 +32,15 @@ import (
 const (
 	linkExpireDefault = time.Hour
 	linkExpireMax     = 30 * 24 * time.Hour
-	// linkConns is how many connections one link serves at a time.
-	linkConns = 64
+	// linkConns is how many connections one link serves at a time, and linkConnsEach how
+	// many of one address: a browser opens six.
+	linkConns     = 64
+	linkConnsEach = 16
 	// linksMax is how many links are served at a time; a further one is refused.
 	linksMax = 32
 	// Limits of what is received, unless the request sets others.
 	linkReceiveBytes = 1 << 30
 	linkReceiveFiles = 100
-	linkCookie       = "p2pshare-link"
 )
 
 // ServeLinkRequest is the body of POST /serve-link. The link is served as long as the
@@ -231,8 +232,13 @@ func (l *link) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func same(a, b string) bool { return subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }
 
+// cookieName has the port in it: cookies know none, and there may be several links.
+func (l *link) cookieName() string {
+	return fmt.Sprintf("p2pshare-link-%d", l.listener.Addr().(*net.TCPAddr).Port)
+}
+
 func (l *link) opened(r *http.Request) bool {
-	c, err := r.Cookie(linkCookie)
+	c, err := r.Cookie(l.cookieName())
 	return err == nil && same(c.Value, l.cookie)
 }
 
@@ -275,7 +281,7 @@ func (l *link) open(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "p2pshare: this is not the code of the link", http.StatusForbidden)
 		return
 	}
-	http.SetCookie(w, &http.Cookie{Name: linkCookie, Value: l.cookie, Path: "/", HttpOnly: true,
+	http.SetCookie(w, &http.Cookie{Name: l.cookieName(), Value: l.cookie, Path: "/", HttpOnly: true,
 		SameSite: http.SameSiteStrictMode, MaxAge: int(time.Until(l.expires).Seconds()) + 1})
 	http.Redirect(w, r, "/", http.StatusSeeOther)
 }
@@ -295,7 +301,8 @@ func (l *link) qr(w http.ResponseWriter, _ *http.Request) {
 
 // receive saves the files of a form, one after the other as they come.
 func (l *link) receive(w http.ResponseWriter, r *http.Request) {
-	r.Body = http.MaxBytesReader(w, r.Body, l.req.ReceiveBytes+bodyMax)
+	patient := &patientBody{r.Body, http.NewResponseController(w)}
+	r.Body = http.MaxBytesReader(w, io.NopCloser(patient), l.req.ReceiveBytes+bodyMax)
 	parts, err := r.MultipartReader()
 	if err != nil {
 		http.Error(w, "p2pshare: files are sent by the page's form", http.StatusUnsupportedMediaType)

@@ -211,7 +211,7 @@ func (s *Server) Run(ctx context.Context) error {
 // serve runs an HTTP server on l in goroutines of g until ctx ends.
 func serve(ctx context.Context, g *errgroup.Group, l net.Listener, h http.Handler) {
 	server := &http.Server{
-		Handler:           h,
+		Handler:           boundBodies(h, bodyTimeout),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"sync"
-	"time"
 
 	"github.com/p2pshare/p2pshare/share"
 )
@@ -105,13 +104,7 @@ func (s *stream) abortIfCutOff() {
 // decode reads a request's body, which must be one JSON object with known
 // fields only: a field that an older peer does not know may be a restriction.
 // It answers by itself when the body is not that.
-//
-// The deadline for the body is set here and taken away again: with
-// http.Server.ReadTimeout it would stay, and cut off long transfers.
 func decode[T any](w http.ResponseWriter, r *http.Request) (req T, ok bool) {
-	control := http.NewResponseController(w)
-	control.SetReadDeadline(time.Now().Add(bodyTimeout))
-	defer control.SetReadDeadline(time.Time{})
 	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
 	err := d.Decode(&req)

@@ -208,7 +208,8 @@ func copyUpload(root *os.Root, temp string, from io.Reader, size int64) error {
 	return errors.Join(err, f.Close())
 }
 
-// patientBody reads a body for as long as it goes on coming.
+// patientBody reads a body for as long as it goes on coming, past the deadline that
+// boundBodies sets.
 type patientBody struct {
 	io.Reader
 	control *http.ResponseController
@@ -216,6 +217,5 @@ type patientBody struct {
 
 func (b *patientBody) Read(p []byte) (int, error) {
 	b.control.SetReadDeadline(time.Now().Add(uploadStall))
-	defer b.control.SetReadDeadline(time.Time{})
 	return b.Reader.Read(p)
 }
