@@ -124,6 +124,9 @@ func (s *Server) openLink(ctx context.Context, req ServeLinkRequest) (*link, err
 	case req.ReceiveBytes < 0 || req.ReceiveFiles < 0 || req.Port < 0 || req.Port > 65535:
 		return nil, Errorf(CodeUsage, "a limit or the port makes no sense")
 	}
+	if err := s.makeFolder(req.Receive); err != nil {
+		return nil, err
+	}
 	if req.ReceiveBytes == 0 {
 		req.ReceiveBytes = linkReceiveBytes
 	}

@@ -22,6 +22,10 @@ func (s *Server) addTransfer(ctx context.Context, g *errgroup.Group, w http.Resp
 		writeError(w, ErrorOf(err))
 		return
 	}
+	if err := s.makeFolder(req.Dir); err != nil {
+		writeError(w, ErrorOf(err))
+		return
+	}
 	t := &transfer{req: req, what: what}
 	if req.Detached {
 		s.detach(ctx, g, w, t, options)

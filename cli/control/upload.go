@@ -77,7 +77,7 @@ func (s *Server) takeUpload(w http.ResponseWriter, r *http.Request) (*Uploaded, 
 	if r.ContentLength < 0 {
 		return nil, Errorf(CodeUsage, "the header Content-Length is needed")
 	}
-	if err := os.MkdirAll(s.cfg.Folder, 0o755); err != nil {
+	if err := s.makeFolder(s.cfg.Folder); err != nil {
 		return nil, err
 	}
 	if free := share.FreeSpace(s.cfg.Folder); free >= 0 && r.ContentLength > free-uploadSpare {
@@ -102,6 +102,15 @@ func (s *Server) takeUpload(w http.ResponseWriter, r *http.Request) (*Uploaded, 
 		done.Root = filepath.Join(s.cfg.Folder, top)
 	}
 	return done, nil
+}
+
+// makeFolder makes dir if it is the folder of this peer: any other that a request names
+// has to be there.
+func (s *Server) makeFolder(dir string) error {
+	if dir == "" || filepath.Clean(dir) != filepath.Clean(s.cfg.Folder) {
+		return nil
+	}
+	return os.MkdirAll(s.cfg.Folder, 0o755)
 }
 
 // uploadName is the path in the folder that a request names, and the directory of

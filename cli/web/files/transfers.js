@@ -58,7 +58,7 @@ function makeDown(t) {
   const look = opener('', '', '')
   const meta = h('p', { class: 'meta' })
   const problem = h('p', { class: 'bad', hidden: true })
-  const choices = h('ul', { class: 'inner', hidden: true })
+  const choices = h('ul', { class: 'inner', hidden: true, 'aria-label': 'Contents of that name' })
   const picture = h('div')
   const change = op => async () => { await post('transfers/' + op, { id: t.id }) }
   const pause = button('Pause', 'Pause', () => change(t.state === 'paused' ? 'resume' : 'pause')())
@@ -83,7 +83,10 @@ function makeDown(t) {
       else if (t.state === 'running') bar.removeAttribute('value')
       setText(meta, describe(t))
       problem.hidden = t.state !== 'failed'
-      setText(problem, t.state === 'failed' ? t.problem + (t.error?.hint ? ' — ' + t.error.hint : '') : '')
+      const several = t.state === 'failed' && t.error?.candidates?.length > 0
+      problem.className = several ? 'warn' : 'bad'
+      setText(problem, several ? 'Several contents claim this name. Which one is meant?'
+        : t.state === 'failed' ? t.problem + (t.error?.hint ? ' — ' + t.error.hint : '') : '')
       look.hidden = !t.content
       if (t.content) open(look, t.content, t.name, title(t))
       pause.hidden = !live
@@ -93,7 +96,7 @@ function makeDown(t) {
       label(again, 'Try again')
       setText(cancel, live ? 'Cancel' : 'Clear')
       label(cancel, cancel.textContent)
-      choices.hidden = !(t.state === 'failed' && t.error?.candidates?.length)
+      choices.hidden = !several
       if (!choices.hidden && !choices.children.length) choices.append(...t.error.candidates.map(c => candidate(t, c, change('cancel'))))
       drawSources(picture, live ? t.sources ?? [] : [], t.state === 'running')
     },
