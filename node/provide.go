@@ -10,6 +10,7 @@ import (
 	"github.com/ipfs/go-cid"
 	"github.com/ipfs/go-datastore"
 	"github.com/ipfs/go-datastore/namespace"
+	"github.com/libp2p/go-libp2p-kad-dht/provider"
 	"github.com/libp2p/go-libp2p-kad-dht/provider/buffered"
 	providerdual "github.com/libp2p/go-libp2p-kad-dht/provider/dual"
 	"github.com/libp2p/go-libp2p-kad-dht/provider/keystore"
@@ -32,7 +33,8 @@ const (
 // keeps its place in the 22-hour cycle over restarts. Source: go-libp2p-kad-dht
 // provider/, "SweepingProvider".
 type sweeper struct {
-	queue *buffered.SweepingProvider
+	queue *buffered.SweepingProvider // before both
+	both  *providerdual.SweepingProvider
 	keys  *keystore.ResettableKeystore
 }
 
@@ -46,7 +48,7 @@ func newSweeper(r *routing) (*sweeper, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start provider: %w", err), keys.Close())
 	}
-	return &sweeper{queue: buffered.New(sweep, namespace.Wrap(store, datastore.NewKey("/queue"))), keys: keys}, nil
+	return &sweeper{queue: buffered.New(sweep, namespace.Wrap(store, datastore.NewKey("/queue"))), both: sweep, keys: keys}, nil
 }
 
 func (s *sweeper) close() error { return errors.Join(s.queue.Close(), s.keys.Close()) }
@@ -76,6 +78,24 @@ func (n *Node) StopProviding(keys ...mh.Multihash) error {
 		return nil
 	}
 	return n.dht.sweep.queue.StopProviding(keys...)
+}
+
+// ProvidesWaiting is how many announcements of keys that KeepProviding was given wait
+// for their turn, or are being sent, in the DHTs that have a peer.
+func (n *Node) ProvidesWaiting(ctx context.Context) (waiting int64, err error) {
+	if n.dht == nil || n.dht.sweep == nil {
+		return 0, nil
+	}
+	for _, sweep := range []*provider.SweepingProvider{n.dht.sweep.both.LAN, n.dht.sweep.both.WAN} {
+		s, err := sweep.Stats(ctx)
+		if err != nil {
+			return 0, fmt.Errorf("look what is announced: %w", err)
+		}
+		if s.Connectivity.Status == "online" {
+			waiting += s.Queues.PendingKeyProvides + int64(s.Operations.Ongoing.KeyProvides)
+		}
+	}
+	return waiting, nil
 }
 
 // ResetProviding makes keys the whole set that is kept provided: what the

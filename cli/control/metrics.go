@@ -108,6 +108,9 @@ func (m measures) network(gauge func(string, string, float64, ...string)) {
 		gauge("connections", "Connections to other peers.", float64(count), "via", how)
 	}
 	gauge("dht_peers", "Connected peers that are members of a DHT.", float64(n.DHTPeers()))
+	if waiting, err := n.ProvidesWaiting(context.Background()); err == nil {
+		gauge("dht_provides_waiting", "Announcements in the DHTs that wait for their turn.", float64(waiting))
+	}
 	gauge("bootstrap_peers", "Bootstrap peers that this peer was told.", float64(n.BootstrapPeers()))
 	gauge("reachable", "Whether others can dial this peer from the internet: 1, 0, or -1 when it is not known.",
 		map[network.Reachability]float64{network.ReachabilityPublic: 1, network.ReachabilityUnknown: -1}[n.Reachability()])
