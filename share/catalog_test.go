@@ -629,6 +629,7 @@ func TestOpenRefusesADamagedCatalog(t *testing.T) {
 }
 
 func TestOpenWaitsForNoOneForever(t *testing.T) {
+	t.Parallel() // it mostly waits
 	path := filepath.Join(t.TempDir(), "catalog.db")
 	reopen(t, path)
 	start := time.Now()

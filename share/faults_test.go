@@ -20,6 +20,7 @@ import (
 // change, gets that are broken off, targets that are in the way.
 
 func TestGetSaysWhyNobodyAnswers(t *testing.T) {
+	t.Parallel() // it mostly waits
 	net := startNetwork(t, 2)
 	sharer, getter := net[1], net[2]
 	// Connected before, so that no back-off of an earlier dial is in the way.
@@ -113,7 +114,7 @@ func TestGetOfAChangedFileBringsNoWrongByte(t *testing.T) {
 	for name, change := range changes {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			getter := &testPeer{net[2].Node, net[2].lib, ""}
+			getter := net[2].fresh(t)
 			data := randomBytes(700_000, name)
 			path := sharer.write(t, name, data)
 			s := sharer.add(t, path, AddOptions{})

@@ -196,6 +196,7 @@ func TestDropRemembersWhoLiedWhateverCameFirst(t *testing.T) {
 // A size is only a word, and a gigantic outboard would be asked for on its
 // strength.
 func TestGetIsNotMovedByAWordAboutSize(t *testing.T) {
+	t.Parallel() // it mostly waits
 	net := startNetwork(t, 2)
 	honest, getter := net[1], net[2]
 	for _, size := range []int64{fetchSizeMax + 1, content.SizeMax} {

@@ -186,6 +186,7 @@ func TestAFollowerOfAnEditedFileGoesOn(t *testing.T) {
 }
 
 func TestALiarIsNotAskedInTheNextGet(t *testing.T) {
+	t.Parallel() // it mostly waits
 	data := randomBytes(700_000, "liar")
 	liar := newDataLiar(t, data, flipIn(1, 5))
 	n := startRaw(t, nil, handlers{dataProtocol: liar.serve})

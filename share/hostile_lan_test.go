@@ -67,6 +67,9 @@ func TestLANLiarsDoNotKeepASearchFromTheDHT(t *testing.T) {
 }
 
 func TestManyLANLiarsDoNotUseUpTheSearch(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs more than 64 nodes")
+	}
 	net := startNetwork(t, 1)
 	sharer := net[1]
 	port := lanPort(t)
@@ -82,6 +85,7 @@ func TestManyLANLiarsDoNotUseUpTheSearch(t *testing.T) {
 }
 
 func TestASilentNeighborDoesNotHoldUpAGet(t *testing.T) {
+	t.Parallel() // it mostly waits
 	net := startNetwork(t, 1)
 	sharer := net[1]
 	port := lanPort(t)
@@ -100,6 +104,7 @@ func TestASilentNeighborDoesNotHoldUpAGet(t *testing.T) {
 // TestAGetLearnsOfAProviderThatComesLater has a neighbor that says nothing keep a get
 // alive, for which the DHT knows nobody when it is asked first.
 func TestAGetLearnsOfAProviderThatComesLater(t *testing.T) {
+	t.Parallel() // it mostly waits
 	net := startNetwork(t, 1)
 	sharer := net[1]
 	port := lanPort(t)
@@ -129,6 +134,9 @@ func TestAGetLearnsOfAProviderThatComesLater(t *testing.T) {
 }
 
 func TestManyLANLiarsDoNotUseUpAGet(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs more than 64 nodes")
+	}
 	net := startNetwork(t, 1)
 	sharer := net[1]
 	port := lanPort(t)

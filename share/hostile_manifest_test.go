@@ -204,14 +204,15 @@ var manifestLies = []struct {
 
 func TestGetSurvivesEveryLieAboutNames(t *testing.T) {
 	net := startNetwork(t, 2)
-	honest, getter := net[1], net[2]
+	honest := net[1]
 	for i, test := range manifestLies {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			getter := net[2].fresh(t)
 			name := Name(fmt.Sprintf("report %d.pdf", i))
 			data := randomBytes(1000, test.name)
 			answer := test.answer(t, newPublisher(t), name, content.Root([]byte(test.name)))
 			liar := startRaw(t, nil, handlers{metaProtocol: answerMeta(append(answer, endLine...))})
-			getter.dir = t.TempDir()
 			o := GetOptions{NoServe: true, Peers: []peer.AddrInfo{liar.AddrInfo()}}
 
 			got, err := getter.get(t, string(name), o)
@@ -330,6 +331,7 @@ func TestGetTakesTheOtherWhenAClaimLeadsNowhere(t *testing.T) {
 		"garbage":     func(*dataLiar, uint32, dataRequest) []byte { return []byte("garbage garbage") },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			getter, honest, _, rival := twoClaims(t, nowhere)
 			var notes []string
 			got, err := getter.get(t, "plan.txt", GetOptions{NoServe: true, Note: func(s string) { notes = append(notes, s) }})

@@ -346,9 +346,11 @@ var dataLies = []struct {
 
 func TestGetSurvivesEveryLieAboutData(t *testing.T) {
 	net := startNetwork(t, 2)
-	honest, getter := net[1], net[2]
+	honest := net[1]
 	for _, test := range dataLies {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel() // they mostly wait
+			getter := net[2].fresh(t)
 			told := make(chan struct{}, 1)
 			size := lieSize
 			if test.name == "too few groups" {
@@ -366,7 +368,6 @@ func TestGetSurvivesEveryLieAboutData(t *testing.T) {
 				return answer
 			})
 			n := startRaw(t, nil, handlers{dataProtocol: liar.serve})
-			getter.dir = t.TempDir()
 			link := Link{ID: liar.id, Name: "video.mp4", Kind: KindFile, Peers: []peer.AddrInfo{n.AddrInfo()}}.String()
 
 			got, err := getter.get(t, link, GetOptions{NoServe: true})

@@ -99,6 +99,7 @@ func TestScopesHoldOnTheLocalNetwork(t *testing.T) {
 // TestTransferUnderWayTakesUpANeighbor has a source that stops in the middle,
 // and a neighbor that comes with the content then.
 func TestTransferUnderWayTakesUpANeighbor(t *testing.T) {
+	t.Parallel() // it mostly waits
 	port := lanPort(t)
 	data := make([]byte, 16<<20)
 	rand.NewChaCha8([32]byte{7}).Read(data)

@@ -67,6 +67,7 @@ func TestLookalikes(t *testing.T) {
 }
 
 func TestSkeletonIsIdempotentOverUnicode(t *testing.T) {
+	overUnicode(t)
 	for r := range rune(unicode.MaxRune + 1) {
 		if !utf8.ValidRune(r) {
 			continue

@@ -298,8 +298,16 @@ var lookupContexts = []struct{ before, after string }{
 	{"I\u0307", "\u00df"},
 }
 
-func TestLookupIsIdempotentOverUnicode(t *testing.T) {
+// overUnicode is for tests of pure functions that go through all code points.
+func overUnicode(t *testing.T) {
+	if testing.Short() {
+		t.Skip("goes through all of Unicode, and has no goroutine")
+	}
 	t.Parallel()
+}
+
+func TestLookupIsIdempotentOverUnicode(t *testing.T) {
+	overUnicode(t)
 	for r := rune(0); r <= unicode.MaxRune; r++ {
 		if !utf8.ValidRune(r) {
 			continue
@@ -324,7 +332,7 @@ func TestLookupIsIdempotentOverUnicode(t *testing.T) {
 }
 
 func TestLookupIgnoresCaseOverUnicode(t *testing.T) {
-	t.Parallel()
+	overUnicode(t)
 	upper, lower := cases.Upper(language.Und), cases.Lower(language.Und)
 	for r := rune(0); r <= unicode.MaxRune; r++ {
 		if !utf8.ValidRune(r) || !unicode.IsLetter(r) {
@@ -358,7 +366,7 @@ func TestLookupIgnoresCaseOverUnicode(t *testing.T) {
 
 // displayForm tells empty lookup forms by their names alone.
 func TestLookupIsEmptyOnlyForIgnorables(t *testing.T) {
-	t.Parallel()
+	overUnicode(t)
 	for r := rune(0); r <= unicode.MaxRune; r++ {
 		if got := lookupForm(string(r)); utf8.ValidRune(r) && (got == "") != ignorable(r) {
 			t.Errorf("lookup form of U+%04X = %+q, and ignorable is %v", r, got, ignorable(r))
@@ -401,7 +409,7 @@ func TestIgnorableIsTheUnicodeProperty(t *testing.T) {
 
 // Where package norm leaves text alone, our own slow path must say the same.
 func TestSlowNormalizationAgreesOverUnicode(t *testing.T) {
-	t.Parallel()
+	overUnicode(t)
 	for r := rune(0); r <= unicode.MaxRune; r++ {
 		if !utf8.ValidRune(r) || inert(r) {
 			continue

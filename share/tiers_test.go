@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -302,7 +303,7 @@ func TestAFloodedNameIsAskedOfSome(t *testing.T) {
 		}
 		stop := nodetest.Run(t, nodes, libs[0].Run, libs[1].Run)
 		defer stop()
-		annTest := &testPeer{ann, libs[0], dirs[2]}
+		annTest := &testPeer{ann, libs[0], dirs[2], new(sync.Mutex)}
 		byAnn := annTest.add(t, annTest.write(t, "report.pdf", []byte("ann's")), AddOptions{})
 		for _, n := range rest {
 			if _, err := n.Provide(t.Context(), Name("report.pdf").Key(), node.ReachAll); err != nil {

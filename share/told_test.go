@@ -89,6 +89,7 @@ func TestToldPeersAreFewAndApart(t *testing.T) {
 // TestATellerCanNotAimAGetAtAVictim has a source tell of peers that don't exist, as
 // many as it may, again and again, all of them at a machine that is none of them.
 func TestATellerCanNotAimAGetAtAVictim(t *testing.T) {
+	t.Parallel() // it mostly waits
 	victim, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

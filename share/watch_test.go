@@ -305,6 +305,7 @@ func TestWatchOutlivesARestart(t *testing.T) {
 // A single file is followed through the ways in which programs save, and through
 // being away.
 func TestWatchFollowsAFile(t *testing.T) {
+	t.Parallel() // it mostly waits
 	dir := t.TempDir()
 	path := writeFile(t, dir, "report", "one")
 	w := startWatching(t, openLibrary(t, Config{}))
