@@ -15,7 +15,8 @@ func (a *app) rmCommand() *cobra.Command {
 		Use:   "rm WHAT…",
 		Short: "Stop sharing; the files stay where they are",
 		Long: `Stop sharing what WHAT means: a name, a content ID, a link, or a path (one with
-a slash in it). The files stay where they are.`,
+a slash in it). The files stay where they are. The name is withdrawn: whoever asks for
+it as published by this peer is told so, once a peer of this home has been in the DHT.`,
 		Example: "  p2pshare rm talk.mp4\n  p2pshare rm ./talk.mp4",
 		Args:    arguments("at least one WHAT", 1, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {

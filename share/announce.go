@@ -154,8 +154,13 @@ func (l *Library) keepProviding(k keys) {
 	}
 }
 
-// withdraw stops announcing keys that no other share needs.
+// withdraw stops announcing keys that no other share needs, and withdraws the name.
 func (l *Library) withdraw(k keys) error {
+	if k.record != nil {
+		if err := l.withdrawName(k.record, k.reach); err != nil {
+			return err
+		}
+	}
 	stop, err := l.unneeded(k)
 	if err != nil {
 		return err
@@ -262,6 +267,7 @@ func (l *Library) announceChanges(ctx context.Context, refresh <-chan time.Time)
 		case key := <-l.announce:
 			err = l.announceShares(ctx, func(r shareRecord) bool { return r.key == key })
 		case <-l.node.Changed():
+			l.withdrawSoon()
 			err = l.announceNewest(ctx)
 		case <-l.overWords:
 			if choose == nil {
@@ -288,13 +294,20 @@ func (l *Library) keepRecords(ctx context.Context) error {
 	refresh := time.NewTicker(refreshEvery)
 	defer refresh.Stop()
 	for {
-		if err := l.refreshRecords(ctx); err != nil && ctx.Err() == nil {
+		if err := errors.Join(l.putWithdrawals(ctx), l.refreshRecords(ctx)); err != nil && ctx.Err() == nil {
 			l.log.Warn("publish names", "err", err)
 		}
-		select {
-		case <-refresh.C:
-		case <-ctx.Done():
-			return nil
+		for waits := true; waits; {
+			select {
+			case <-refresh.C:
+				waits = false
+			case <-l.withdrawn:
+				if err := l.putWithdrawals(ctx); err != nil && ctx.Err() == nil {
+					l.log.Warn("withdraw names", "err", err)
+				}
+			case <-ctx.Done():
+				return nil
+			}
 		}
 	}
 }

@@ -56,7 +56,10 @@ func (r *resolving) heldChoice(f *finding, choice Choice, q inquiry) ([]Candidat
 	}
 	held.Tier = tierBook
 	why := "does not publish it any more"
-	if !q.answered {
+	switch {
+	case r.search.withdrawal(choice.Publisher) > 0:
+		why = "has withdrawn it"
+	case !q.answered:
 		why = "can't be asked"
 	}
 	f.notes = append(f.notes, fmt.Sprintf("%s %s: this is what the name meant on %s", r.trust.who(choice.Publisher), why, held.held.Format(time.DateOnly)))

@@ -34,6 +34,9 @@ func (s *search) claim(c claim) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if m.Seq < s.withdrawn[m.Publisher] {
+		return false
+	}
 	if ok && m.Seq < last.Seq && m.ID != last.ID {
 		s.outdated[m.Publisher]++
 		return false

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/p2pshare/p2pshare/node"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -55,9 +54,13 @@ func (s *search) inquire(ctx context.Context, p peer.ID) *inquiry {
 		late := sync.OnceFunc(func() { time.AfterFunc(searchAfterFirst, cancel) })
 		key := "record of " + p.String()
 		s.trail.note(key, func(e *Tried) { e.Found = foundDHT })
-		q.recorded = s.library.findRecord(record, p, s.name, func(m Manifest, e node.Envelope) {
-			s.trail.note(key, func(t *Tried) { t.Count, t.Issued = t.Count+1, m.Issued })
-			s.claim(claim{manifest: m, envelope: e})
+		q.recorded = s.library.findRecord(record, p, s.name, func(w word) {
+			s.trail.note(key, func(t *Tried) { t.Count, t.Issued = t.Count+1, w.manifest.Issued })
+			if w.withdrawn {
+				s.withdraw(p, w.manifest.Seq)
+			} else {
+				s.claim(claim{manifest: w.manifest, envelope: w.envelope})
+			}
 			late()
 		})
 		return nil
@@ -103,4 +106,21 @@ func (s *search) refused(p peer.ID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.outdated[p] > 0 && len(s.newest[p]) == 0
+}
+
+// withdraw takes what p has said of the name before that seq for withdrawn.
+func (s *search) withdraw(p peer.ID, seq int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.withdrawn[p] = max(s.withdrawn[p], seq)
+	if known := s.newest[p]; len(known) > 0 && known[0].manifest.Seq < seq {
+		delete(s.newest, p)
+	}
+}
+
+// withdrawal is the seq before which p has withdrawn the name; 0: it has not.
+func (s *search) withdrawal(p peer.ID) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.withdrawn[p]
 }

@@ -120,9 +120,9 @@ func (l *Library) lookup(what string) ([]shareRecord, error) {
 	return found, err
 }
 
-// Remove stops sharing what: the files stay, the records expire within 48
-// hours, and nothing is served from now on. It returns what was removed, and
-// ErrNotShared when there was nothing.
+// Remove stops sharing what: the files stay, nothing is served from now on, its name is
+// withdrawn in the DHTs while Run runs, and provider records expire within 48 hours. It
+// returns what was removed, and ErrNotShared when there was nothing.
 func (l *Library) Remove(ctx context.Context, what string) ([]Share, error) {
 	records, err := l.lookup(what)
 	if err != nil {

@@ -99,9 +99,22 @@ var ErrBadManifest = errors.New("bad manifest")
 // what a manifest can say, at time now. The error matches ErrBadManifest, or
 // node.ErrBadEnvelope when the signature is at fault.
 func OpenManifest(e node.Envelope, now time.Time) (Manifest, error) {
-	body, err := e.Open(node.KindManifest)
-	if err != nil {
+	var m Manifest
+	if err := openSigned(e, node.KindManifest, &m); err != nil {
 		return Manifest{}, err
+	}
+	if reason := m.fault(now); reason != "" {
+		return Manifest{}, fmt.Errorf("%w: %s", ErrBadManifest, reason)
+	}
+	return m, nil
+}
+
+// openSigned verifies an envelope of that kind and reads what it holds into v, which
+// begins as a Manifest does.
+func openSigned(e node.Envelope, kind node.Kind, v any) error {
+	body, err := e.Open(kind)
+	if err != nil {
+		return err
 	}
 	// Two fields are read first, and alone. The version, because the rest means
 	// nothing under another one; and the publisher as text, because a peer ID has
@@ -111,48 +124,32 @@ func OpenManifest(e node.Envelope, now time.Time) (Manifest, error) {
 		Publisher string `json:"publisher"`
 	}
 	if err := node.DecodeStrict(body, &head); err != nil {
-		return Manifest{}, fmt.Errorf("%w: %w", ErrBadManifest, err)
+		return fmt.Errorf("%w: %w", ErrBadManifest, err)
 	}
 	if head.V != manifestVersion {
-		return Manifest{}, fmt.Errorf("%w: version %d, and this program knows %d", ErrBadManifest, head.V, manifestVersion)
+		return fmt.Errorf("%w: version %d, and this program knows %d", ErrBadManifest, head.V, manifestVersion)
 	}
 	if head.Publisher != e.Sender.String() {
-		return Manifest{}, fmt.Errorf("%w: publisher is not the signer", ErrBadManifest)
+		return fmt.Errorf("%w: publisher is not the signer", ErrBadManifest)
 	}
-	var m Manifest
-	if err := node.DecodeStrict(body, &m); err != nil {
-		return Manifest{}, fmt.Errorf("%w: %w", ErrBadManifest, err)
+	if err := node.DecodeStrict(body, v); err != nil {
+		return fmt.Errorf("%w: %w", ErrBadManifest, err)
 	}
-	if reason := m.fault(now); reason != "" {
-		return Manifest{}, fmt.Errorf("%w: %s", ErrBadManifest, reason)
-	}
-	return m, nil
+	return nil
 }
 
 // fault names what is wrong with m at time now, or returns "".
 func (m Manifest) fault(now time.Time) string {
-	name, err := ParseName(string(m.Name))
+	if reason := faultOfName(m.Name, m.Seq, m.Issued, m.Expires, now); reason != "" {
+		return reason
+	}
 	switch {
-	case err != nil:
-		return err.Error()
-	case name != m.Name:
-		return "name is not in normal form"
 	case m.ID.IsZero():
 		return "no content ID"
 	case m.Kind != KindFile && m.Kind != KindDir:
 		return "unknown kind"
 	case m.Size < 0 || m.Size > content.SizeMax:
 		return fmt.Sprintf("impossible size %d", m.Size)
-	case m.Seq < 1:
-		return fmt.Sprintf("impossible sequence number %d", m.Seq)
-	case m.Seq > now.Add(clockSkew).UnixMilli():
-		return fmt.Sprintf("sequence number %d is from the future", m.Seq)
-	case m.Issued.After(now.Add(clockSkew)):
-		return "issued in the future"
-	case m.Expires.Before(now.Add(-clockSkew)):
-		return "expired " + m.Expires.UTC().Format(time.DateOnly)
-	case m.Expires.Before(m.Issued):
-		return "expires before it was issued"
 	case len(m.Note) > noteMax || len(m.Mirrors) > MirrorsMax || len(m.Media) > 255:
 		return "too long"
 	case m.Kind != KindDir && !m.Attrs.IsZero():
@@ -160,6 +157,29 @@ func (m Manifest) fault(now time.Time) string {
 	}
 	if err := checkMirrors(m.Kind, m.Mirrors); err != nil {
 		return err.Error()
+	}
+	return ""
+}
+
+// faultOfName names what is wrong at time now with what a publisher says of a name, or
+// returns "".
+func faultOfName(n Name, seq int64, issued, expires, now time.Time) string {
+	name, err := ParseName(string(n))
+	switch {
+	case err != nil:
+		return err.Error()
+	case name != n:
+		return "name is not in normal form"
+	case seq < 1:
+		return fmt.Sprintf("impossible sequence number %d", seq)
+	case seq > now.Add(clockSkew).UnixMilli():
+		return fmt.Sprintf("sequence number %d is from the future", seq)
+	case issued.After(now.Add(clockSkew)):
+		return "issued in the future"
+	case expires.Before(now.Add(-clockSkew)):
+		return "expired " + expires.UTC().Format(time.DateOnly)
+	case expires.Before(issued):
+		return "expires before it was issued"
 	}
 	return ""
 }

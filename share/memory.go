@@ -104,6 +104,17 @@ func putBounded(b *bbolt.Bucket, key, value []byte, max uint64) error {
 	return b.Put(key, value)
 }
 
+// deleteBounded deletes an entry that putBounded put.
+func deleteBounded(b *bbolt.Bucket, key []byte) error {
+	if b.Get(key) == nil {
+		return nil
+	}
+	if err := b.Delete(key); err != nil {
+		return err
+	}
+	return b.SetSequence(b.Sequence() - 1)
+}
+
 // firstSeen returns when each of ids was first seen under a name, and remembers
 // that those which never were are seen now. When 10,000 are remembered, others make
 // room.

@@ -38,6 +38,11 @@ func (l *Library) signShare(r *shareRecord) error {
 			previous = max(previous, s.Seq)
 		}
 	}
+	withdrawn, err := l.catalog.endWithdrawal(r.Name)
+	if err != nil {
+		return err
+	}
+	previous = max(previous, withdrawn)
 	m := newManifest(r.Share, l.node.ID(), previous, time.Now())
 	e, err := m.sign(l.node.Key())
 	if err != nil {

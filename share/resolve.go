@@ -210,6 +210,9 @@ func (r *resolving) ofPublisher(ctx context.Context, f *finding) error {
 	if len(f.candidates) > 0 || ctx.Err() != nil {
 		return nil
 	}
+	if r.search.withdrawal(p) > 0 {
+		return fmt.Errorf("%q: %w: %s: %w", Escape(r.what.String()), ErrWithdrawn, r.trust.who(p), ErrNotFound)
+	}
 	if q = r.search.inquiry(p); q.answered {
 		return nil // it does not use this name
 	}
@@ -250,11 +253,11 @@ func (r *resolving) hold(f *finding, held *Candidate, why, err error) error {
 	return nil
 }
 
-// remembered is what was got last of a publisher's name, if it fits what is asked
-// for.
+// remembered is what was got last of a publisher's name, if it fits what is asked for
+// and was not withdrawn since.
 func (r *resolving) remembered(p peer.ID) (*Candidate, error) {
 	v, ok, err := r.library.catalog.lastVersion(p, r.what.Name)
-	if err != nil || !ok || !strings.HasPrefix(v.ID.Hex(), r.what.Prefix) || r.library.book.blocked("", v.ID) {
+	if err != nil || !ok || v.Seq < r.search.withdrawal(p) || !strings.HasPrefix(v.ID.Hex(), r.what.Prefix) || r.library.book.blocked("", v.ID) {
 		return nil, err
 	}
 	return &Candidate{ID: v.ID, Name: r.what.Name, Kind: v.Kind, Size: v.Size, Publishers: []peer.ID{p},
@@ -319,6 +322,10 @@ func anyPublisher(peer.ID) bool { return true }
 // word would outrank what strangers say.
 var ErrMustKnow = errors.New("a publisher that should know can't be asked")
 
+// ErrWithdrawn is returned for a name that its publisher has stopped sharing. It comes
+// with ErrNotFound.
+var ErrWithdrawn = errors.New("its publisher has withdrawn this name")
+
 func (r *resolving) mustKnow(missing []Friend) error {
 	names := make([]string, len(missing))
 	for i, f := range missing {
@@ -344,7 +351,9 @@ func (r *resolving) byFriends(f *finding) (missing []Friend, err error) {
 			return nil, err
 		}
 		if held == nil {
-			missing = append(missing, friend)
+			if r.search.withdrawal(friend.Peer) == 0 {
+				missing = append(missing, friend)
+			}
 			continue
 		}
 		why := "can't be asked"

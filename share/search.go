@@ -36,6 +36,7 @@ type search struct {
 	newest    map[peer.ID][]claim   // by publisher, all of one seq
 	replaced  map[peer.ID]Manifest  // an older one of a publisher, of another content
 	outdated  map[peer.ID]int       // manifests refused, because a newer one was got before
+	withdrawn map[peer.ID]int64     // before which seq a publisher has withdrawn the name
 	asked     map[peer.ID]*question // or being asked
 	inquiries map[peer.ID]*inquiry  // of the known publishers
 	report    searchReport
@@ -59,7 +60,7 @@ type question struct {
 func (l *Library) newSearch(name Name, m *meter, t *trail) *search {
 	return &search{
 		library: l, trail: t, name: name, meter: m, first: func() {}, anyone: func() {},
-		newest: map[peer.ID][]claim{}, replaced: map[peer.ID]Manifest{}, outdated: map[peer.ID]int{},
+		newest: map[peer.ID][]claim{}, replaced: map[peer.ID]Manifest{}, outdated: map[peer.ID]int{}, withdrawn: map[peer.ID]int64{},
 		asked: map[peer.ID]*question{}, inquiries: map[peer.ID]*inquiry{},
 		wide: askers{slots: make(chan struct{}, askParallel)}, near: askers{slots: make(chan struct{}, askParallel)},
 	}

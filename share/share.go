@@ -268,6 +268,7 @@ type Library struct {
 	lister       lister
 	searches     turns         // of answering searches
 	overWords    chan struct{} // capacity 1: there are more words than are announced
+	withdrawn    chan struct{} // capacity 1: names were withdrawn
 	wordCount    atomic.Int64  // given to the sweep, about
 	pairCount    atomic.Int64  // likewise, of pairs of words
 	// signing is held from the look at the sequence numbers in use until the
@@ -333,6 +334,7 @@ func Open(n *node.Node, cfg Config) (*Library, error) {
 	l.watcher = newWatcher(l)
 	l.lister = newLister()
 	l.searches, l.overWords = newTurns(), make(chan struct{}, 1)
+	l.withdrawn = make(chan struct{}, 1)
 	l.visitor = n.Role() == node.RoleVisitor
 	l.transfers.byID = map[content.ID]*transfer{}
 	l.asking.byID = map[content.ID][]askedAt{}

@@ -20,10 +20,10 @@ import (
 //
 //	/p2pshare/<peer ID, base58>/<64 hex digits: the digest in the name's key>
 //
-// whose value is the signed manifest, an encoded envelope of at most 16 KiB. It
-// is valid when that peer signed it, for a name with that digest, and it can be
-// believed at the time. Of two the higher seq counts. The publisher puts it again
-// while it is up; it lasts as long as the manifest says, 30 days.
+// whose value is the signed manifest, or a withdrawal; an encoded envelope of at most
+// 16 KiB. It is valid when that peer signed it, for a name with that digest, and it
+// can be believed at the time. Of two the higher seq counts. The publisher puts it
+// again while it is up; it lasts as long as the manifest says, 30 days.
 //
 // Shares for one peer only and unlisted ones have no such record: a DHT server
 // can read what it holds. Those for the LAN have one in the LAN's DHT.
@@ -50,7 +50,7 @@ func (nameRecords) Validate(key string, value []byte) error {
 	if err != nil {
 		return err
 	}
-	_, _, err = openValue(publisher, digest, value, time.Now())
+	_, err = openValue(publisher, digest, value, time.Now())
 	return err
 }
 
@@ -64,12 +64,12 @@ func (nameRecords) Select(key string, values [][]byte) (int, error) {
 		if err != nil {
 			continue
 		}
-		m, err := OpenManifest(e, time.Now())
+		w, err := openWord(e, time.Now())
 		if err != nil {
 			continue
 		}
-		if best < 0 || m.Seq > bestSeq || m.Seq == bestSeq && bytes.Compare(v, values[best]) > 0 {
-			best, bestSeq = i, m.Seq
+		if best < 0 || w.manifest.Seq > bestSeq || w.manifest.Seq == bestSeq && bytes.Compare(v, values[best]) > 0 {
+			best, bestSeq = i, w.manifest.Seq
 		}
 	}
 	if best < 0 {
@@ -101,11 +101,27 @@ func parseValueKey(key string) (publisher peer.ID, digest [sha256.Size]byte, err
 	return publisher, digest, nil
 }
 
-// openValue verifies a value at time now.
-func openValue(publisher peer.ID, digest [sha256.Size]byte, value []byte, now time.Time) (Manifest, node.Envelope, error) {
-	bad := func(err error) (Manifest, node.Envelope, error) {
-		return Manifest{}, node.Envelope{}, fmt.Errorf("%w: %w", errBadValue, err)
+// word is what a publisher says of a name in a value record: a manifest, or that it has
+// withdrawn it; then manifest has no more than the name, the publisher, seq and times.
+type word struct {
+	manifest  Manifest
+	envelope  node.Envelope
+	withdrawn bool
+}
+
+func openWord(e node.Envelope, now time.Time) (word, error) {
+	m, err := OpenManifest(e, now)
+	if !errors.Is(err, node.ErrBadEnvelope) {
+		return word{manifest: m, envelope: e}, err
 	}
+	w, err := openWithdrawal(e, now)
+	m = Manifest{V: w.V, Name: w.Name, Publisher: w.Publisher, Seq: w.Seq, Issued: w.Issued, Expires: w.Expires}
+	return word{manifest: m, envelope: e, withdrawn: true}, err
+}
+
+// openValue verifies a value at time now.
+func openValue(publisher peer.ID, digest [sha256.Size]byte, value []byte, now time.Time) (word, error) {
+	bad := func(err error) (word, error) { return word{}, fmt.Errorf("%w: %w", errBadValue, err) }
 	if len(value) > valueMax {
 		return bad(fmt.Errorf("%d bytes, more than %d", len(value), valueMax))
 	}
@@ -119,14 +135,14 @@ func openValue(publisher peer.ID, digest [sha256.Size]byte, value []byte, now ti
 	if !bytes.Equal(e.Encode(), value) {
 		return bad(errors.New("not in the one spelling of its envelope"))
 	}
-	m, err := OpenManifest(e, now)
+	w, err := openWord(e, now)
 	if err != nil {
 		return bad(err)
 	}
-	if nameDigest(m.Name) != digest {
+	if nameDigest(w.manifest.Name) != digest {
 		return bad(errors.New("of another name than its key"))
 	}
-	return m, e, nil
+	return w, nil
 }
 
 // nameRecord is a value record to publish.
@@ -198,13 +214,13 @@ func (l *Library) refreshRecords(ctx context.Context) error {
 
 // findRecord asks the DHTs for publisher's value record of a name, and calls fn
 // with each that is better than those before.
-func (l *Library) findRecord(ctx context.Context, publisher peer.ID, name Name, fn func(Manifest, node.Envelope)) (found bool) {
+func (l *Library) findRecord(ctx context.Context, publisher peer.ID, name Name, fn func(word)) (found bool) {
 	digest := nameDigest(name)
 	for v := range l.node.Values(ctx, valueKey(publisher, digest)) {
-		m, e, err := openValue(publisher, digest, v, time.Now())
+		w, err := openValue(publisher, digest, v, time.Now())
 		if err == nil { // the node's validator may be another
 			found = true
-			fn(m, e)
+			fn(w)
 		}
 	}
 	return found

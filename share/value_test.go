@@ -35,6 +35,15 @@ func TestValueRecordsThatAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	withdraw := func(by publisher, change func(*withdrawal)) []byte {
+		w := withdrawal{V: 1, Name: "report.pdf", Publisher: by.id, Seq: good.Seq + 1, Issued: good.Issued, Expires: good.Expires, Withdrawn: true}
+		change(&w)
+		e, err := node.Seal(by.key, node.KindName, mustJSON(t, w))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e.Encode()
+	}
 	for _, test := range []struct {
 		name  string
 		key   string
@@ -52,7 +61,15 @@ func TestValueRecordsThatAreRefused(t *testing.T) {
 		{"issued in the far future", key, encode(change(func(m *Manifest) { m.Issued, m.Expires = now.Add(25*time.Hour), now.Add(50*time.Hour) })), false},
 		{"a seq of the far future", key, encode(change(func(m *Manifest) { m.Seq = now.Add(25 * time.Hour).UnixMilli() })), false},
 		{"no seq", key, encode(change(func(m *Manifest) { m.Seq = 0 })), false},
-		{"signed as another kind", key, named.Encode(), false},
+		{"a manifest signed as a withdrawal", key, named.Encode(), false},
+		{"a withdrawal", key, withdraw(ann, func(*withdrawal) {}), true},
+		{"another's withdrawal", key, withdraw(eve, func(*withdrawal) {}), false},
+		{"another's withdrawal, that says it is ann's", key, withdraw(eve, func(w *withdrawal) { w.Publisher = ann.id }), false},
+		{"a withdrawal of another name", key, withdraw(ann, func(w *withdrawal) { w.Name = "other.pdf" }), false},
+		{"a withdrawal that expired", key, withdraw(ann, func(w *withdrawal) { w.Issued, w.Expires = now.Add(-72*time.Hour), now.Add(-25*time.Hour) }), false},
+		{"a withdrawal with a seq of the far future", key, withdraw(ann, func(w *withdrawal) { w.Seq = now.Add(25 * time.Hour).UnixMilli() }), false},
+		{"a withdrawal of nothing", key, withdraw(ann, func(w *withdrawal) { w.Withdrawn = false }), false},
+		{"a withdrawal of an unknown version", key, withdraw(ann, func(w *withdrawal) { w.V = 2 }), false},
 		{"forged", key, bytes.Replace(encode(ann.sign(t, good)), []byte(`"signature":"`), []byte(`"signature":"A`), 1), false},
 		{"with a space before it", key, append([]byte(" "), encode(ann.sign(t, good))...), false},
 		{"too long", key, encode(change(func(m *Manifest) { m.Note = strings.Repeat("n", noteMax); m.Media = strings.Repeat("m", valueMax) })), false},
@@ -122,9 +139,9 @@ func FuzzValueRecord(f *testing.F) {
 		if err != nil || valueKey(publisher, digest) != key {
 			t.Fatalf("a value under %q is valid, and that is no key: %v", key, err)
 		}
-		m, e, err := openValue(publisher, digest, value, time.Now())
-		if err != nil || m.Publisher != publisher || e.Sender != publisher || nameDigest(m.Name) != digest {
-			t.Fatalf("a value under %q is valid, and opens as %+v, %v", key, m, err)
+		w, err := openValue(publisher, digest, value, time.Now())
+		if m := w.manifest; err != nil || m.Publisher != publisher || w.envelope.Sender != publisher || nameDigest(m.Name) != digest {
+			t.Fatalf("a value under %q is valid, and opens as %+v, %v", key, w, err)
 		}
 		if i, err := (nameRecords{}).Select(key, [][]byte{value}); i != 0 || err != nil {
 			t.Fatalf("Select of one valid value = %d, %v", i, err)
@@ -272,7 +289,7 @@ func TestNoBadRecordEntersADHT(t *testing.T) {
 			t.Errorf("%s: %d servers took it", name, sent)
 		}
 		seq := int64(0)
-		getter.lib.findRecord(t.Context(), ann.id, "plan.txt", func(m Manifest, _ node.Envelope) { seq = m.Seq })
+		getter.lib.findRecord(t.Context(), ann.id, "plan.txt", func(w word) { seq = w.manifest.Seq })
 		if seq != good.Seq {
 			t.Errorf("%s: the record has seq %d now, want %d", name, seq, good.Seq)
 		}

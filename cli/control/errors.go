@@ -142,6 +142,7 @@ var causes = []struct {
 	{share.ErrPetnameTaken, CodeRefused, "p2pshare untrust PETNAME takes it away from that peer"},
 	{share.ErrNotInBook, CodeNotFound, "p2pshare trust lists what is in it"},
 	{share.ErrBookFull, CodeRefused, "p2pshare forget NAME takes out what was chosen for a name"},
+	{share.ErrWithdrawn, CodeNotFound, "whoever still has the content gives it by its ID, as b3:HASH"},
 	{share.ErrChanged, CodeAmbiguous, "--accept-change takes what is said now; p2pshare forget NAME drops the choice; NAME#PREFIX takes one once"},
 	{share.ErrMustKnow, CodeUnreachable, "--any has strangers answer; --from PEER names whose word to take"},
 	{share.ErrAmbiguous, CodeAmbiguous, "ask for one of them as NAME#PREFIX with the first digits of its ID, as b3:HASH, or --from its publisher"},
