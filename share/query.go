@@ -233,16 +233,23 @@ func (q Query) check() error {
 	return nil
 }
 
-// String is q in the form that ParseQuery reads.
+// String is q in the form that ParseQuery reads: with quotes only where they mean
+// something, and without the words that a text has anyway.
 func (q Query) String() string {
-	terms := slices.Clone(q.Words)
+	var ofTexts []string
+	for _, t := range q.Texts {
+		ofTexts = append(ofTexts, wordsOf(t)...)
+	}
+	terms := slices.DeleteFunc(slices.Clone(q.Words), func(w string) bool { return slices.Contains(ofTexts, w) })
 	quoted := func(before string, list []string) {
 		for _, s := range list {
 			terms = append(terms, before+`"`+s+`"`)
 		}
 	}
 	quoted("", q.Texts)
-	quoted("-", q.Not)
+	for _, w := range q.Not {
+		terms = append(terms, "-"+w)
+	}
 	quoted("-", q.NotTexts)
 	for _, e := range q.Ext {
 		terms = append(terms, "ext:"+e)

@@ -39,7 +39,7 @@ func TestParseQuery(t *testing.T) {
 			t.Errorf("ParseQuery(%q) = %+v, %v, want %+v", tt.parts, got, err, tt.want)
 		}
 		again, err := ParseQuery(got.String())
-		if err != nil || again.String() != got.String() {
+		if err != nil || !cmp.Equal(again, got) {
 			t.Errorf("ParseQuery(%q), its own string, = %+v, %v", got, again, err)
 		}
 	}
@@ -50,6 +50,20 @@ func TestParseQuery(t *testing.T) {
 	} {
 		if q, err := ParseQuery(parts...); !errors.Is(err, ErrBadQuery) {
 			t.Errorf("ParseQuery(%q) = %+v, %v, want ErrBadQuery", parts, q, err)
+		}
+	}
+}
+
+func TestQueryIsShownAsOneWouldTypeIt(t *testing.T) {
+	for typed, want := range map[string]string{
+		"papers -draft ext:txt":             "papers -draft ext:txt",
+		`Papers -"Draft"`:                   `papers -"draft"`,
+		`-"old draft" "final report" 2024 `: `2024 "final report" -"old draft"`,
+		"a size:>1K -ext:tmp":               "a -ext:tmp size:>=1025",
+	} {
+		q, err := ParseQuery(typed)
+		if err != nil || q.String() != want {
+			t.Errorf("ParseQuery(%q) is shown as %q, %v, want %q", typed, q.String(), err, want)
 		}
 	}
 }
