@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -12,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -369,6 +371,15 @@ func TestGatewayCutsWhatACorruptProviderSends(t *testing.T) {
 	resp, body, err := p.get(t, "GET", path)
 	if err == nil || resp.StatusCode != 200 || len(body) > 30*content.GroupSize || !bytes.Equal(body, data[:len(body)]) {
 		t.Errorf("from a corrupt provider: %s, %d bytes, %v; want right bytes, and cut", resp.Status, len(body), err)
+	}
+	if curl, err := exec.LookPath("curl"); err == nil {
+		file := filepath.Join(t.TempDir(), "film")
+		err := exec.Command(curl, "--silent", "--fail", "-o", file, p.server.URL()+path).Run()
+		var exit *exec.ExitError
+		got, _ := os.ReadFile(file)
+		if !errors.As(err, &exit) || exit.ExitCode() != 18 || !bytes.Equal(got, data[:min(len(got), len(data))]) { // CURLE_PARTIAL_FILE
+			t.Errorf("curl: %v with %d bytes, want exit 18 and right bytes", err, len(got))
+		}
 	}
 	other := startRunning(t, liar) // that has nothing yet
 	if resp, body, _ := other.get(t, "GET", path, "Range", fmt.Sprintf("bytes=%d-", 30*content.GroupSize)); resp.StatusCode != 502 {

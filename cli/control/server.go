@@ -215,6 +215,7 @@ func serve(ctx context.Context, g *errgroup.Group, l net.Listener, h http.Handle
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    headerMax,
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 	}
 	g.Go(func() error {

@@ -41,9 +41,10 @@ const (
 
 // Limits of the API.
 const (
-	bodyMax  = 1 << 20   // bytes of a request's body
-	lineMax  = 4 << 20   // bytes of one line of an answer: an error with many candidates
-	frameMax = 256 << 10 // bytes after one data line
+	headerMax = 64 << 10  // bytes of a request's header, about
+	bodyMax   = 1 << 20   // bytes of a request's body
+	lineMax   = 4 << 20   // bytes of one line of an answer: an error with many candidates
+	frameMax  = 256 << 10 // bytes after one data line
 
 	headerTimeout = 10 * time.Second // to read a request's header
 	bodyTimeout   = 30 * time.Second // to read a request's body
