@@ -44,6 +44,11 @@ const (
 	driveShares = 1000
 	driveNames  = 100_000
 	driveAsk    = 15 * time.Second
+	// driveKept is how many names of directories that are contents are kept, of some 400
+	// bytes each, and driveKeptFor for how long after the last one was listed: each file
+	// that is copied from a directory would have it listed again.
+	driveKept    = 20_000
+	driveKeptFor = time.Minute
 )
 
 // errDriveRead says that nothing can be changed.
@@ -57,6 +62,8 @@ type drive struct {
 
 	mu   sync.Mutex
 	kept map[string]keptNodes // guarded by mu: listings by others, by path
+	dirs map[string]*driveDir // guarded by mu: of contents, by path and ID, which together mean one for good
+	last *time.Timer          // guarded by mu: it empties dirs
 }
 
 type keptNodes struct {
@@ -338,15 +345,57 @@ func (v *driveView) list(ctx context.Context, at string, n *driveNode) (*driveDi
 	if list == nil {
 		list = func(ctx context.Context) ([]*driveNode, error) { return v.drive.inside(ctx, n) }
 	}
-	nodes, err := list(ctx)
-	if err != nil {
-		return nil, err
+	key := at + "\x00" + n.meant.ID.Hex()
+	if n.list == nil {
+		dir = v.drive.dir(key)
 	}
-	dir = newDriveDir(nodes)
+	if dir == nil {
+		nodes, err := list(ctx)
+		if err != nil {
+			return nil, err
+		}
+		dir = newDriveDir(nodes)
+		if n.list == nil {
+			v.drive.keepDir(key, dir)
+		}
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.dirs[at] = dir
 	return dir, nil
+}
+
+// dir is a directory that is kept, or nil.
+func (d *drive) dir(key string) *driveDir {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.dirs[key]
+}
+
+// keepDir keeps a directory for a while, and forgets all others where there would be too
+// many names.
+func (d *drive) keepDir(key string, dir *driveDir) {
+	if len(dir.infos) > driveKept {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	names := len(dir.infos)
+	for _, other := range d.dirs {
+		names += len(other.infos) + 1
+	}
+	if d.dirs == nil || names > driveKept {
+		d.dirs = map[string]*driveDir{}
+	}
+	d.dirs[key] = dir
+	if d.last != nil {
+		d.last.Stop()
+	}
+	d.last = time.AfterFunc(driveKeptFor, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.dirs = nil
+	})
 }
 
 // find walks to a path.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/xml"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
@@ -249,5 +250,35 @@ func TestDriveShowsNeighborsGroupsAndPublishers(t *testing.T) {
 		if err != nil || !bytes.Equal(body, data) {
 			t.Errorf("%s/film.mp4: %d bytes, %v", dir, len(body), err)
 		}
+	}
+}
+
+// TestDriveKeepsDirectoriesOfContents: what a directory was is not taken for what it is.
+func TestDriveKeepsDirectoriesOfContents(t *testing.T) {
+	p := startRunning(t)
+	os.MkdirAll(filepath.Join(p.dir, "album"), 0o755)
+	for i, want := range []string{
+		"[/dav/shares/album/ /dav/shares/album/0.txt]",
+		"[/dav/shares/album/ /dav/shares/album/0.txt /dav/shares/album/1.txt]",
+	} {
+		os.WriteFile(filepath.Join(p.dir, "album", fmt.Sprint(i, ".txt")), []byte("x"), 0o644)
+		if _, err := p.lib.Add(t.Context(), filepath.Join(p.dir, "album"), share.AddOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if hrefs, status := p.propfind(t, "/dav/shares/album"); fmt.Sprint(hrefs) != want {
+				t.Errorf("PROPFIND = %v, %d, want %s", hrefs, status, want)
+			}
+		}
+	}
+	d := newDrive(nil, nil)
+	dir := func(names int) *driveDir { return &driveDir{infos: make([]fs.FileInfo, names)} }
+	for i := range 3 {
+		d.keepDir(fmt.Sprint("a", i), dir(driveKept/2-1))
+		d.keepDir("large", dir(driveKept+1))
+	}
+	d.last.Stop()
+	if len(d.dirs) != 1 || d.dir("a2") == nil || d.dir("large") != nil {
+		t.Errorf("%d directories are kept, want the last that is not too large", len(d.dirs))
 	}
 }

@@ -93,6 +93,10 @@ func (m measures) library(count func(string, string, int64, ...string), gauge fu
 	gauge("store_bytes", store, float64(usage.Overhead), "kind", "overhead")
 	gauge("store_bytes", store, float64(usage.Reserved), "kind", "reserved")
 	gauge("store_quota_bytes", "What the store may take; 0: as much as the disk has.", float64(usage.Quota))
+	if cache, err := l.CacheUsage(); err == nil {
+		gauge("cache_bytes", "Bytes that readers of the gateway and the drive have fetched.", float64(cache.Used))
+		gauge("cache_quota_bytes", "How many of them are kept.", float64(cache.Max))
+	}
 	if usage.Free >= 0 {
 		gauge("disk_free_bytes", "What the disk of the home has left.", float64(usage.Free))
 	}

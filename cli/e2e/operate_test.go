@@ -105,7 +105,7 @@ func TestMetricsOfADaemon(t *testing.T) {
 	for what, least := range map[string]float64{
 		"p2pshare_hashed_bytes_total": size, "p2pshare_shares": 1, `p2pshare_group_voters{group="office"}`: 1,
 		`p2pshare_group_leader{group="office"}`: 0, "p2pshare_verification_failures_total": 0, "p2pshare_dht_peers": 0, "p2pshare_dht_provides_waiting": 0,
-		"p2pshare_neighbors": 0, "p2pshare_disk_free_bytes": 1, "go_goroutines": 1, "process_resident_memory_bytes": 1 << 20,
+		"p2pshare_neighbors": 0, "p2pshare_disk_free_bytes": 1, "p2pshare_cache_bytes": 0, "p2pshare_cache_quota_bytes": 1, "go_goroutines": 1, "process_resident_memory_bytes": 1 << 20,
 	} {
 		if got := sample(t, metrics, what); got < least {
 			t.Errorf("%s = %v, want %v at least", what, got, least)
