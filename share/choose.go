@@ -65,6 +65,9 @@ func (g *getting) settle(ctx context.Context) (Candidate, error) {
 	if f.partial {
 		g.note("partial: more claim to have this name, or to mean something by it, than are asked and kept")
 	}
+	if f.silent > 0 {
+		g.note("%d more claim to have this name, and did not answer in time", f.silent)
+	}
 	found, err := g.narrow(ctx, f)
 	if err != nil {
 		return Candidate{}, err
@@ -109,9 +112,10 @@ func (g *getting) narrow(ctx context.Context, f *finding) ([]Candidate, error) {
 
 // ambiguous is the error that leaves the choice to the person.
 func (g *getting) ambiguous(f *finding, found []Candidate) error {
-	ids := make([]content.ID, len(found))
-	for i, c := range found {
-		ids[i] = c.ID
+	slices.SortStableFunc(found, compareCandidates)
+	var ids []content.ID
+	for _, c := range found[:min(len(found), seenMax)] {
+		ids = append(ids, c.ID)
 	}
 	seen, err := g.library.catalog.firstSeen(g.what.Name, ids, time.Now())
 	if err != nil {
@@ -120,9 +124,12 @@ func (g *getting) ambiguous(f *finding, found []Candidate) error {
 	for i := range found {
 		found[i].FirstSeen = seen[found[i].ID]
 	}
-	slices.SortStableFunc(found, compareCandidates)
 	return &AmbiguousError{Name: g.what.Name, Candidates: found, Conflict: f.conflict, Partial: f.partial}
 }
+
+// seenMax is how many contents of a name are remembered as seen, of one search: a flood
+// must not make room for itself.
+const seenMax = 64
 
 // strictDigits is how many digits of an ID name a content as well as all of them:
 // 128 bits are more than anybody can match on purpose.

@@ -3,6 +3,7 @@ package share
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -197,4 +198,67 @@ func TestFromDoesNotContradictWhat(t *testing.T) {
 	r.mustFail(t, "@office/report.pdf", GetOptions{From: r.eve.ID()}, ErrBadWhat)
 	r.mustFail(t, r.ann.ID().String()+"/report.pdf", GetOptions{From: r.eve.ID()}, ErrBadWhat)
 	r.mustGet(t, r.ann.ID().String()+"/report.pdf", GetOptions{From: r.ann.ID()}, r.byAnn)
+}
+
+// TestWhoDoesNotAnswerInTimeIsTold has neighbors that claim the name and say nothing
+// take the places in which others are asked, so that one content is left.
+func TestWhoDoesNotAnswerInTimeIsTold(t *testing.T) {
+	r := startRivals(t, "lan")
+	startLANLiars(t, 3, r.port, handlers{metaProtocol: hang})
+	r.getter.waitNeighbors(t, 5)
+	if err := r.getter.lib.Block(r.eve.ID(), zeroID); err != nil {
+		t.Fatal(err)
+	}
+	r.mustGet(t, "report.pdf", GetOptions{}, r.byAnn)
+	if !r.noted("3 more claim to have this name, and did not answer in time") {
+		t.Errorf("notes %q do not tell of those that say nothing", r.notes)
+	}
+	if err := r.getter.lib.Block(r.ann.ID(), zeroID); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.getter.lib.Unblock(r.eve.ID(), zeroID); err != nil {
+		t.Fatal(err)
+	}
+	r.mustGet(t, "report.pdf", GetOptions{}, r.byEve)
+	if !r.noted("is blocked, and does not count") {
+		t.Errorf("notes %q do not tell that the choice is blocked", r.notes)
+	}
+}
+
+// TestAFloodIsNotRememberedInThePlaceOfOthers keeps when a content was first seen from
+// being pushed out.
+func TestAFloodIsNotRememberedInThePlaceOfOthers(t *testing.T) {
+	r := startRivals(t, "lan")
+	r.mustFail(t, "report.pdf", GetOptions{}, ErrAmbiguous)
+	for i := range 5 {
+		startLANLiar(t, r.port, floodOf(t, "report.pdf", fmt.Sprint(i)))
+	}
+	r.getter.waitNeighbors(t, 7)
+	r.mustFail(t, "report.pdf", GetOptions{}, ErrAmbiguous)
+	if n := bucketSizes(t, r.getter.lib.catalog)[string(bucketSightings)]; n > 2+seenMax {
+		t.Errorf("%d contents are remembered, want %d at most", n, 2+seenMax)
+	}
+}
+
+// TestWhatIsHiddenInANameIsNotSaved has a publisher spell a name with what is not seen.
+func TestWhatIsHiddenInANameIsNotSaved(t *testing.T) {
+	sharer, _ := startPeer(t, node.Config{NoDHT: true})
+	getter, _ := startPeer(t, node.Config{NoDHT: true})
+	peers := []peer.AddrInfo{sharer.AddrInfo()}
+	for spelled, want := range map[string]string{
+		"Report.pdf": "Report.pdf", "repo\u200drt.pdf": "report.pdf", "report.pdf\u3164": "report.pdf", "ｒeport.pdf": "ｒeport.pdf",
+	} {
+		s := sharer.add(t, sharer.write(t, "f", []byte(spelled)), AddOptions{Name: spelled})
+		getter.dir = t.TempDir()
+		got, err := getter.get(t, "report.pdf", GetOptions{NoServe: true, Peers: peers})
+		if err != nil || filepath.Base(got.Path) != want {
+			t.Errorf("Get of what is spelled %q saves %q, %v, want %q", spelled, got.Path, err, want)
+		}
+		// Whoever types it so gets it so.
+		getter.dir = t.TempDir()
+		got, err = getter.get(t, spelled, GetOptions{NoServe: true, Peers: peers})
+		if err != nil || filepath.Base(got.Path) != string(s.Name) {
+			t.Errorf("Get(%q) saves %q, %v", spelled, got.Path, err)
+		}
+	}
 }

@@ -375,7 +375,12 @@ func (g *getting) place(name Name, id content.ID) (root *os.Root, base, target s
 	if name == "" {
 		name = Name(id.Hex())
 	}
+	spelled := name
+	if g.what.ID.IsZero() && g.options.Path == "" && Escape(string(name)) != string(name) {
+		name = g.what.Name // as the person typed it: what its publisher hides in it is not kept
+	}
 	base, renamed := g.library.system.name(name)
+	renamed = renamed || name != spelled
 	if g.what.Name == "" && strings.HasPrefix(base, ".") {
 		// Strangers name it: nobody asked for a .profile.
 		base, renamed = "_"+base[1:], true
@@ -394,7 +399,7 @@ func (g *getting) place(name Name, id content.ID) (root *os.Root, base, target s
 		return nil, "", "", err
 	}
 	if renamed {
-		g.note("%s is called %s here", Escape(string(name)), Escape(base))
+		g.note("%s is called %s here", Escape(string(spelled)), Escape(base))
 	}
 	root, err = os.OpenRoot(dir)
 	if err != nil {

@@ -425,19 +425,20 @@ func Escape(s string) string { return escapeCut(s, math.MaxInt) }
 func escapeCut(s string, charsMax int) string {
 	var b strings.Builder
 	shown := 0
+	before := rune(0)
 	for i := 0; i < len(s); {
 		if shown >= charsMax {
 			b.WriteString("…")
 			break
 		}
 		r, size := utf8.DecodeRuneInString(s[i:])
-		before := b.Len()
+		start := b.Len()
 		switch {
 		case r == utf8.RuneError && size == 1:
 			fmt.Fprintf(&b, `\x%02x`, s[i])
 		case r == '\\':
 			b.WriteString(`\\`)
-		case !hidden(r):
+		case !hidden(r) || emojiStyle(r) && unicode.Is(unicode.So, before):
 			b.WriteString(s[i : i+size])
 		case r < utf8.RuneSelf:
 			fmt.Fprintf(&b, `\x%02x`, r)
@@ -446,15 +447,21 @@ func escapeCut(s string, charsMax int) string {
 		default:
 			fmt.Fprintf(&b, `\U%08x`, r)
 		}
-		shown += utf8.RuneCountInString(b.String()[before:])
+		shown += utf8.RuneCountInString(b.String()[start:])
 		i += size
+		before = r
 	}
 	return b.String()
 }
 
+// emojiStyle reports the selectors that have a symbol before them drawn as an emoji or
+// as text: those are seen.
+func emojiStyle(r rune) bool { return r == '\ufe0e' || r == '\ufe0f' }
+
 // hidden reports what Escape escapes besides the backslash: controls, formats
-// (bidi controls among them), line separators, private use, noncharacters.
+// (bidi controls among them), line separators, private use, noncharacters, and what
+// else is drawn as nothing, as U+3164 HANGUL FILLER, which is a letter.
 func hidden(r rune) bool {
-	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Co,
+	return ignorable(r) || unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Co,
 		unicode.Bidi_Control, unicode.Noncharacter_Code_Point)
 }

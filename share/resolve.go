@@ -32,6 +32,7 @@ type finding struct {
 	notes      []string    // what a person should see
 	liars      []peer.ID   // who answered with what must not be believed
 	partial    bool        // more providers were named than were asked
+	silent     int         // of strangers: how many claim the name and have not answered in time
 
 	work *resolving // its lower tiers may still be at work until end
 }
@@ -102,6 +103,7 @@ func (l *Library) find(ctx context.Context, w What, o FindOptions, m *meter) (*f
 		choice, chosen := trust.choice(w.Name)
 		if chosen && l.book.blocked(choice.Publisher, choice.ID) {
 			chosen = false
+			f.notes = append(f.notes, fmt.Sprintf("what was chosen for this name on %s is blocked, and does not count", choice.Since.Format(time.DateOnly)))
 		}
 		for _, friend := range trust.Friends {
 			if !l.book.blocked(friend.Peer, zeroID) {
@@ -293,10 +295,11 @@ func (r *resolving) bare(ctx context.Context, f *finding, choice Choice, chosen 
 	if ctx.Err() != nil {
 		return nil
 	}
+	noted := len(f.notes)
 	missing, err := r.byFriends(f)
 	if err == nil && len(f.candidates) == 0 && len(missing) > 0 {
 		<-r.strangers // who may have their word, or know where they are
-		f.notes = nil
+		f.notes = f.notes[:noted]
 		missing, err = r.byFriends(f)
 	}
 	if len(f.candidates) > 0 || err != nil || ctx.Err() != nil {
@@ -309,7 +312,7 @@ func (r *resolving) bare(ctx context.Context, f *finding, choice Choice, chosen 
 	if r.strangerErr != nil {
 		return r.strangerErr
 	}
-	f.candidates = r.search.candidates(anyPublisher, tierStrangers)
+	f.candidates, f.silent = r.search.candidates(anyPublisher, tierStrangers), r.search.silent()
 	if len(f.candidates) > 0 {
 		return nil
 	}

@@ -53,6 +53,7 @@ type askers struct {
 // question is one peer that is asked.
 type question struct {
 	located bool          // it was asked at addresses that came with it
+	found   bool          // a network named it
 	done    chan struct{} // closed when it has answered or failed
 	err     error         // then
 }
@@ -218,6 +219,23 @@ func (s *search) forget() {
 	s.asked = map[peer.ID]*question{}
 }
 
+// silent counts the peers that a network named as having the name, and that have not
+// answered, or were not asked, when time was up. Call it when askStrangers has returned.
+func (s *search) silent() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, q := range s.asked {
+		select {
+		case <-q.done:
+			if q.found && (errors.Is(q.err, context.Canceled) || errors.Is(q.err, context.DeadlineExceeded)) {
+				n++
+			}
+		default: // a publisher that is asked by itself
+		}
+	}
+	return n
+}
+
 // admit counts a provider that was named, and says whether to ask it.
 func (s *search) admit(a *askers) bool {
 	s.mu.Lock()
@@ -236,7 +254,7 @@ func (s *search) admit(a *askers) bool {
 // already is not asked again, but its answer is awaited; unless that fails, and only
 // now it comes with addresses.
 func (s *search) ask(ctx context.Context, p peer.AddrInfo, found bool, a *askers) error {
-	q, other := s.enter(p, nil)
+	q, other := s.enter(p, found, nil)
 	for other != nil {
 		select {
 		case <-other.done:
@@ -246,7 +264,7 @@ func (s *search) ask(ctx context.Context, p peer.AddrInfo, found bool, a *askers
 		if other.err == nil || other.located || len(p.Addrs) == 0 {
 			return other.err
 		}
-		q, other = s.enter(p, other)
+		q, other = s.enter(p, found, other)
 	}
 	defer close(q.done)
 	if p.ID == s.library.node.ID() {
@@ -273,13 +291,13 @@ func (s *search) ask(ctx context.Context, p peer.AddrInfo, found bool, a *askers
 
 // enter begins a question to p, in the place of one that failed; or returns the one
 // that there is.
-func (s *search) enter(p peer.AddrInfo, failed *question) (mine, other *question) {
+func (s *search) enter(p peer.AddrInfo, found bool, failed *question) (mine, other *question) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if q := s.asked[p.ID]; q != failed {
 		return nil, q
 	}
-	q := &question{located: len(p.Addrs) > 0, done: make(chan struct{})}
+	q := &question{located: len(p.Addrs) > 0, found: found, done: make(chan struct{})}
 	s.asked[p.ID] = q
 	return q, nil
 }
