@@ -69,7 +69,7 @@ var nameUses = []nameUse{
 	{"group plan remove %", "2", "2"}, {"group plan revoke % voter", "2", "2"}, {"group plan invite %", "2", "2"},
 	{"group backup --group office ./no/%-", "1 2", "1"}, {"group verify ./no/%-", "1 2", "1"}, {"group restore ./no/%-", "1 2", "1"},
 	{"transfers pause %", "2 3", "3"}, {"transfers resume %", "2 3", "3"}, {"transfers cancel %", "2 3", "3"},
-	{"config %", "2", "2"}, {"man %", "2", "2"}, {"completion %", "2", "2"}, {"help %", "2", "2"}, {"lan --probe %-", "2", "2"},
+	{"config %", "2", "2"}, {"man %", "2", "2"}, {"completion %", "2", "2"}, {"help %", "2", "2"}, {"group help %", "2", "2"}, {"service help %", "2", "2"}, {"transfers help %", "2", "2"}, {"lan --probe %-", "2", "2"},
 }
 
 type nameUse struct{ args, refused, shown string }
