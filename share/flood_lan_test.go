@@ -262,3 +262,40 @@ func TestWhatIsHiddenInANameIsNotSaved(t *testing.T) {
 		}
 	}
 }
+
+// TestAFloodOfTheDHTHidesNoNeighbor has more providers of a name in the DHT than are
+// asked, and the honest one on the local network only.
+func TestAFloodOfTheDHTHidesNoNeighbor(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it runs seventy nodes")
+	}
+	helper, _ := startPeer(t, node.Config{Role: node.RoleHelper})
+	boot := []peer.AddrInfo{helper.AddrInfo()}
+	port := lanPort(t)
+	for i := range askedMax + 2 {
+		p := newPublisher(t)
+		line := manifestLine(p.sign(t, p.manifest("report.pdf", content.Root([]byte{byte(i)}), 10)))
+		n := startRaw(t, boot, handlers{metaProtocol: answerMeta(append(line, endLine...)), dataProtocol: hang})
+		if sent, err := n.Provide(t.Context(), Name("report.pdf").Key(), node.ReachAll); sent == 0 || err != nil {
+			t.Fatalf("Provide = %d, %v", sent, err)
+		}
+	}
+	ann, byAnn := neighbor(t, port, "report.pdf", []byte("ann's"), AddOptions{})
+	getter, _ := startPeer(t, node.Config{LANPort: port, Bootstrap: boot})
+	if !getter.WaitDHT(t.Context()) {
+		t.Fatal("the getter did not enter the DHT")
+	}
+	getter.waitNeighbors(t, 1)
+	f, err := getter.lib.find(t.Context(), What{Name: "report.pdf"}, FindOptions{}, newMeter(nil, PhaseLocal))
+	defer f.end()
+	if err != nil || !f.partial || len(f.candidates) > askedMax+1 {
+		t.Errorf("find = %d candidates, partial %t, %v, want at most %d, and that they are not all", len(f.candidates), f.partial, err, askedMax+1)
+	}
+	if !slices.ContainsFunc(f.candidates, func(c Candidate) bool { return c.ID == byAnn.ID }) {
+		t.Error("what the neighbor has is not among the candidates")
+	}
+	got, err := getter.get(t, ann.ID().String()+"/report.pdf", GetOptions{NoServe: true})
+	if err != nil || got.ID != byAnn.ID {
+		t.Errorf("Get of the neighbor's name = %s, %v, want %s", got.ID, err, byAnn.ID)
+	}
+}

@@ -301,6 +301,8 @@ func TestAFloodedNameIsAskedOfSome(t *testing.T) {
 			t.Cleanup(func() { l.Close() })
 			libs = append(libs, l)
 		}
+		var groups []Indexed
+		libs[1].SetIndex(func(context.Context, string, Name) ([]Indexed, error) { return groups, nil }, func() bool { return groups != nil })
 		stop := nodetest.Run(t, nodes, libs[0].Run, libs[1].Run)
 		defer stop()
 		annTest := &testPeer{ann, libs[0], dirs[2], new(sync.Mutex)}
@@ -337,6 +339,13 @@ func TestAFloodedNameIsAskedOfSome(t *testing.T) {
 		if !errors.As(err, &two) || !two.Partial || !strings.Contains(err.Error(), "partial") {
 			t.Errorf("Get of a flooded name = %v, want it ambiguous, and partial", err)
 		}
+		groups = []Indexed{{Group: "office", Name: "report.pdf", ID: byAnn.ID, Kind: KindFile, Size: byAnn.Size}}
+		for _, what := range []string{"@office/report.pdf", "report.pdf"} {
+			if id, err := get(what, GetOptions{}); err != nil || id != byAnn.ID {
+				t.Errorf("Get(%s), which a group knows, = %s, %v, want %s", what, id, err, byAnn.ID)
+			}
+		}
+		groups = nil
 		if id, err := get(ann.ID().String()+"/report.pdf", GetOptions{}); err != nil || id != byAnn.ID {
 			t.Errorf("Get of the publisher's = %s, %v, want %s", id, err, byAnn.ID)
 		}
