@@ -57,19 +57,12 @@ const (
 	hostileNote = "<script>alert(2)</script><b>bold</b> \x1b[31mred \u202egnp.exe"
 )
 
-// runHostileNeighbor runs a neighbor whose name, share and note are markup.
-func runHostileNeighbor(t *testing.T, port int) {
+// runHostileNeighbor runs a neighbor that calls itself as it likes, and shares what it
+// likes with a note that is markup.
+func runHostileNeighbor(t *testing.T, port int, alias string, names ...string) {
 	t.Helper()
 	n, err := node.New(t.Context(), node.Config{Listen: []ma.Multiaddr{ma.StringCast("/ip4/127.0.0.1/tcp/0")}, NoDHT: true,
-		LANPort: port, Alias: "<h1>mallory</h1>", Dir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, err := content.Parse("b3:" + strings.Repeat("5a", 32))
-	if err != nil {
-		t.Fatal(err)
-	}
-	name, err := share.ParseName(hostileName)
+		LANPort: port, Alias: alias, Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,22 +75,32 @@ func runHostileNeighbor(t *testing.T, port int) {
 		t.Fatal(err)
 	}
 	now := time.Now().UTC().Truncate(time.Second)
-	body, err := json.Marshal(share.Manifest{V: 1, Name: name, ID: id, Kind: share.KindFile, Publisher: publisher,
-		Seq: now.UnixMilli(), Issued: now, Expires: now.Add(time.Hour), Note: hostileNote})
-	if err != nil {
-		t.Fatal(err)
-	}
-	manifest, err := node.Seal(key, node.KindManifest, body)
-	if err != nil {
-		t.Fatal(err)
+	var manifests []any
+	for i, name := range names {
+		id, err := content.Parse(fmt.Sprintf("b3:%064x", i+1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := json.Marshal(share.Manifest{V: 1, Name: share.Name(name), ID: id, Kind: share.KindFile, Publisher: publisher,
+			Seq: now.UnixMilli(), Issued: now, Expires: now.Add(time.Hour), Note: hostileNote})
+		if err != nil {
+			t.Fatal(err)
+		}
+		manifest, err := node.Seal(key, node.KindManifest, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		manifests = append(manifests, manifest)
 	}
 	n.Handle(metaProtocol, node.HandlerConfig{}, func(_ context.Context, s network.Stream) error {
 		say, lines := json.NewEncoder(s), bufio.NewScanner(s)
 		for lines.Scan() {
-			if err := say.Encode(map[string]any{"manifest": manifest}); err != nil {
-				return err
+			for _, m := range manifests {
+				if err := say.Encode(map[string]any{"manifest": m}); err != nil {
+					return err
+				}
 			}
-			if err := say.Encode(map[string]any{"end": true, "total": 1}); err != nil {
+			if err := say.Encode(map[string]any{"end": true, "total": len(manifests)}); err != nil {
 				return err
 			}
 		}
@@ -130,7 +133,7 @@ func TestPageInChromium(t *testing.T) {
 	ann.serve(t, "daemon", "--alias", "Ann's laptop", "--max-up", "4M")
 	ann.must(t, "add", film)
 	here.serve(t, "daemon", "--alias", "desk", "--folder", folder)
-	runHostileNeighbor(t, port)
+	runHostileNeighbor(t, port, "<h1>mallory</h1>", hostileName)
 	b.screen(1200, 800, false, "light")
 	origin := openPage(t, b, here)
 

@@ -13,7 +13,6 @@ import * as groups from './groups.js'
 import * as status from './status.js'
 
 const sections = { shares, transfers, find, lan, names, groups, status }
-const peer = { id: '', folder: '' }
 
 function current() {
   const name = location.hash.slice(1)
@@ -41,20 +40,24 @@ onEnd(() => location.replace('/'))
 
 async function start() {
   if (/^#[0-9a-f]{64}$/.test(location.hash)) history.replaceState(null, '', '/')
-  const [now, book] = await Promise.all([one('status'), all('names')])
-  peer.id = now.peer_id
-  peer.folder = now.folder ?? ''
-  setPetnames(book)
-  setAlias(now.peer_id, now.alias)
-  setText($('alias'), now.alias ?? '')
-  for (const element of document.querySelectorAll('.folder')) setText(element, peer.folder || 'a folder that the setting folder names')
-  for (const section of [...Object.values(sections), links]) section.start?.(peer)
+  for (const section of [...Object.values(sections), links]) section.start?.()
   $('skip').addEventListener('click', event => { // its address would be that of a section
     event.preventDefault()
     $(current() + '-h').focus()
   })
   addEventListener('hashchange', () => go(true))
   go(false)
+  listen()
+  const [now, book] = await Promise.all([one('status'), all('names')])
+  const folder = now.folder ?? ''
+  setPetnames(book)
+  setAlias(now.peer_id, now.alias)
+  setText($('alias'), now.alias ?? '')
+  for (const element of document.querySelectorAll('.folder')) setText(element, folder || 'a folder that the setting folder names')
+  for (const section of Object.values(sections)) section.known?.({ folder })
+}
+
+function listen() {
   follow({
     line(on) {
       $('line').classList.toggle('on', on)

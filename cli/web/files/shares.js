@@ -7,8 +7,10 @@ import { ago, count, size, visible } from './text.js'
 
 let folder = ''
 
-export function start(peer) {
-  folder = peer.folder
+// known tells who this peer is, once that is known.
+export function known(peer) { folder = peer.folder }
+
+export function start() {
   $('choose-files').addEventListener('click', () => $('files').click())
   $('choose-folder').addEventListener('click', () => $('folder').click())
   for (const id of ['files', 'folder']) {
@@ -157,8 +159,11 @@ function draw() {
     filter ? 'Nothing here has that in its name.' : 'Nothing yet. What you share lies where it is, and others get it from here.', draw)
 }
 
-export const shown = load
-export const changed = soon(() => { if (!$('shares').hidden) load() })
+// The first event comes with the connection, and so the first list: it is read once.
+let told = false
+const reload = soon(() => { if (!$('shares').hidden) load() })
+export function shown() { if (told) load() }
+export function changed() { told = true; reload() }
 
 const states = { shared: '', modified: 'changed since: not sent any more', missing: 'not there any more' }
 

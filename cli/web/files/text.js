@@ -54,7 +54,8 @@ export function visible(name) {
   return name.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cs}]/gu, (c, at) =>
     c === '\u200d' && before.test(name.slice(0, at)) && after.test(name.slice(at + 1)) ? c : '\\u{' + c.codePointAt(0).toString(16) + '}')
 }
-const before = /[\p{Extended_Pictographic}\p{EMod}\ufe0f]$/u
+// As a class, [\p{Extended_Pictographic}\p{EMod}\ufe0f], Chromium 156 does not match it.
+const before = /(?:\p{Extended_Pictographic}|\p{EMod}|\ufe0f)$/u
 const after = /^\p{Extended_Pictographic}/u
 
 // among is a visible name as a part of a line: one that is written from the right is

@@ -6,10 +6,14 @@ import { among, count, rate, size, span, visible, who } from './text.js'
 
 let folder = ''
 
-export function start(peer) {
+// known tells who this peer is, once that is known.
+export function known(peer) {
   folder = peer.folder
+  $('get').dir.value ||= folder
+}
+
+export function start() {
   const form = $('get')
-  form.dir.value = folder
   form.addEventListener('submit', act(async () => {
     await get({ what: form.what.value.trim(), dir: form.dir.value.trim() })
     form.what.value = ''
