@@ -387,6 +387,47 @@ func TestGatewayCutsWhatACorruptProviderSends(t *testing.T) {
 	}
 }
 
+// TestArchivesAndTheDriveAreCutToo: a file in a directory that only a corrupt provider has.
+func TestArchivesAndTheDriveAreCutToo(t *testing.T) {
+	t.Parallel() // it waits for whether somebody else has the file
+	data := seeded(40*content.GroupSize, "film")
+	liar, _ := startLiar(t, data, 30)
+	sharer := startRunning(t)
+	os.MkdirAll(filepath.Join(sharer.dir, "album"), 0o755)
+	film := filepath.Join(sharer.dir, "album", "film.bin")
+	os.WriteFile(film, data, 0o644)
+	s, err := sharer.lib.Add(t.Context(), filepath.Join(sharer.dir, "album"), share.AddOptions{})
+	if err == nil {
+		err = os.Remove(film) // so that it has the listing only
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := startRunning(t, sharer, liar)
+	if _, err := p.lib.TrustPeer(sharer.node.ID(), "ann"); err != nil {
+		t.Fatal(err)
+	}
+	const zipHead = 30 // bytes of a file's header in an archive, before its name
+	for path, head := range map[string]int{"/b3/" + s.ID.Hex() + "?format=zip": zipHead + len("film.bin"), "/dav/publishers/ann/album/film.bin": 0} {
+		r, err := http.NewRequestWithContext(t.Context(), "GET", p.server.URL()+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+p.server.token)
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+		resp, err := client.Do(r)
+		if err != nil { // it was cut before its header was sent
+			continue
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		file := body[min(head, len(body)):]
+		if err == nil && resp.StatusCode == 200 || len(file) > 30*content.GroupSize || resp.StatusCode == 200 && !bytes.Equal(file, data[:len(file)]) {
+			t.Errorf("%s: %s, %d bytes, %v; want right bytes, and cut", path, resp.Status, len(body), err)
+		}
+	}
+}
+
 // BenchmarkGatewayFirstByte has the first byte of a range in the middle of 1 GiB of which
 // nothing is here.
 func BenchmarkGatewayFirstByte(b *testing.B) {
