@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"os"
 	"strconv"
@@ -11,6 +12,67 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/p2pshare/p2pshare/node"
 )
+
+// Status is the answer of GET /status.
+type Status struct {
+	Running   bool      `json:"running"` // a peer ran before the command asked
+	Service   Service   `json:"service"`
+	PID       int       `json:"pid"`
+	PeerID    peer.ID   `json:"peer_id"`
+	Alias     string    `json:"alias,omitempty"`
+	Addrs     []string  `json:"addrs"`
+	Peers     int       `json:"peers"`     // distinct peers connected to
+	DHTPeers  int       `json:"dht_peers"` // of these: members of a DHT
+	Neighbors int       `json:"neighbors"` // on the local network
+	Shares    int64     `json:"shares"`
+	Bytes     int64     `json:"bytes"`
+	Trusted   int       `json:"trusted"` // publishers with a petname
+	Choices   int       `json:"choices"` // names that something was chosen for
+	Blocked   int       `json:"blocked"` // peers and contents
+	Home      string    `json:"home"`
+	Folder    string    `json:"folder,omitempty"` // where the page saves, and puts what is dropped on it
+	Version   string    `json:"version"`
+	Since     time.Time `json:"since"`
+	API       string    `json:"api,omitempty"`
+	Kept
+}
+
+// Hello is the answer of GET /id: who runs, and what for.
+type Hello struct {
+	PeerID  peer.ID  `json:"peer_id"`
+	Addrs   []string `json:"addrs"` // full multiaddrs, with /p2p/ID
+	PID     int      `json:"pid"`
+	Service Service  `json:"service"`
+	Version string   `json:"version"`
+}
+
+// Service is what a running peer can do for other commands of its home; each
+// includes those before it.
+type Service int
+
+const (
+	ServiceHome    Service = iota // identity and catalog: it is offline
+	ServiceNetwork                // it also finds and fetches, and ends with its command
+	ServiceServing                // it also serves and announces, until it is stopped
+)
+
+var serviceWords = []string{"home", "network", "serving"}
+
+func (s Service) String() string { return serviceWords[s] }
+
+// MarshalText returns one of the words home, network, serving.
+func (s Service) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (s *Service) UnmarshalText(text []byte) error {
+	for i, word := range serviceWords {
+		if string(text) == word {
+			*s = Service(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("unknown service %q", text)
+}
 
 // waitMax bounds how long GET /peers?wait=true waits to enter the network. It dials whom
 // the configuration names, as the peer does by itself, and nobody of the asker's choice.
