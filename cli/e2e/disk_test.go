@@ -166,8 +166,8 @@ func TestDiskThatFailsEndsTheMember(t *testing.T) {
 	}
 }
 
-// TestDiskThatHangsCostsTheMemberItsLeadership has each fsync of the leader take half
-// a minute, which no heartbeat shows: another one leads within seconds, no acknowledged
+// TestDiskThatHangsCostsTheMemberItsLeadership has each fsync of the leader take 15
+// seconds, which no heartbeat shows: another one leads within seconds, no acknowledged
 // pin is lost, and the member ends, or comes back.
 func TestDiskThatHangsCostsTheMemberItsLeadership(t *testing.T) {
 	needPtrace(t)
@@ -179,7 +179,7 @@ func TestDiskThatHangsCostsTheMemberItsLeadership(t *testing.T) {
 	hurt, others := leaderOf(t, all)
 	l.start(8, "hang")
 	l.awaitMore(t, 50, commandMax)
-	f := inject(t, hurt.daemon, "fsync,fdatasync", "delay_enter=30000000")
+	f := inject(t, hurt.daemon, "fsync,fdatasync", "delay_enter=15000000")
 	pause := l.awaitMore(t, 50, 20*time.Second)
 	if next, _ := leaderOf(t, others); next == hurt {
 		t.Errorf("pins go on %v after the hang, and the leader is the same", pause)
