@@ -112,6 +112,9 @@ func (a *app) printPinned(d *control.Pinned, waited bool) {
 	if d.Shared != "" {
 		a.note("%s is shared from here now, with whoever knows its ID", share.Escape(d.Shared))
 	}
+	if d.Unverified != "" {
+		a.note("warning: unverified name: %s; the group stands for it from now on", d.Unverified)
+	}
 	switch {
 	case waited || d.Verified >= d.Wanted && d.Wanted > 0:
 		a.say("copies  %d of %d are verified: what is here may go", d.Verified, d.Wanted)

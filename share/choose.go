@@ -186,6 +186,14 @@ func (g *getting) vouch(c Candidate, trust Trust) error {
 	return nil
 }
 
+// Unverified says who claims a content's name, when that is strangers only; else "".
+func (c Candidate) Unverified() string {
+	if c.Tier != tierStrangers || len(c.Publishers) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("claimed by %s (%s)", claimants(c), claimant(c))
+}
+
 // claimants counts the publishers of a candidate, and how many networks those are
 // in who tell of it, when that is less.
 func claimants(c Candidate) string {

@@ -122,8 +122,13 @@ func TestRivalsAreNeverPickedSilently(t *testing.T) {
 			r.mustFail(t, "report.pdf", GetOptions{}, ErrAmbiguous)
 			r.mustFail(t, "REPORT.pdf", GetOptions{Any: true}, ErrAmbiguous)
 			r.mustFail(t, "report.pdf", GetOptions{Strict: true}, ErrAmbiguous)
-			for range lib.Entries(t.Context(), What{Name: "report.pdf"}, FindOptions{Peers: r.peers}) {
-				// an error, which the next line would miss if there were entries
+			for e, err := range lib.Entries(t.Context(), What{Name: "report.pdf"}, FindOptions{Peers: r.peers}) {
+				if !errors.Is(err, ErrAmbiguous) {
+					t.Errorf("Entries has %+v, %v, want ErrAmbiguous", e, err)
+				}
+			}
+			if m, err := lib.Look(t.Context(), What{Name: "report.pdf"}, OpenOptions{Peers: r.peers}); !errors.Is(err, ErrAmbiguous) {
+				t.Errorf("Look = %+v, %v, want ErrAmbiguous", m, err)
 			}
 			if found, err := lib.Find(t.Context(), What{Name: "report.pdf"}, FindOptions{Peers: r.peers}); err != nil || len(found) != 2 {
 				t.Errorf("Find = %v, %v, want both", found, err)

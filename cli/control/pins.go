@@ -41,6 +41,9 @@ type Pinned struct {
 	Wanted   int          `json:"wanted"`           // copies
 	Remedy   string       `json:"remedy,omitempty"` // what a person can do, when no more copies come by themselves
 	Shared   string       `json:"shared,omitempty"` // the path, when it was shared for this
+	// Unverified says which strangers, and nobody else, named the content so; empty for
+	// one that is shared from here or that somebody trusted names. Escaped.
+	Unverified string `json:"unverified,omitempty"`
 }
 
 // Copied tells how far a pin's copies are, while a PinRequest with Wait waits.
@@ -98,7 +101,7 @@ func (s *Server) pin(ctx context.Context, c *coord.Coord, req PinRequest) (*Pinn
 	if err != nil {
 		return nil, nil, err
 	}
-	o, err := s.meant(ctx, req)
+	o, unverified, err := s.meant(ctx, req)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -125,7 +128,7 @@ func (s *Server) pin(ctx context.Context, c *coord.Coord, req PinRequest) (*Pinn
 	if err != nil {
 		return nil, nil, pinError(err, o)
 	}
-	done := &Pinned{Group: g.Name, Name: string(o.Name), ID: o.ID, Index: index, Holders: []coord.Peer{}, Shared: shared}
+	done := &Pinned{Group: g.Name, Name: string(o.Name), ID: o.ID, Index: index, Holders: []coord.Peer{}, Shared: shared, Unverified: unverified}
 	if req.Adopt {
 		if err := c.Adopt(ctx, g.ID, o.ID, o.Kind); err != nil {
 			return nil, nil, err
@@ -180,36 +183,40 @@ func pinError(err error, o coord.PinOptions) error {
 	return err
 }
 
-// meant settles what is to be pinned.
-func (s *Server) meant(ctx context.Context, req PinRequest) (o coord.PinOptions, err error) {
+// meant settles what is to be pinned, and says which strangers name it when it is
+// nobody else.
+func (s *Server) meant(ctx context.Context, req PinRequest) (o coord.PinOptions, unverified string, err error) {
 	kinds := map[share.Kind]coord.Kind{share.KindFile: coord.KindFile, share.KindDir: coord.KindDir}
 	if here, err := s.cfg.Library.Lookup(req.What); err == nil && len(here) == 1 {
-		return coord.PinOptions{Name: here[0].Name, ID: here[0].ID, Kind: kinds[here[0].Kind], Size: here[0].Size}, nil
+		return coord.PinOptions{Name: here[0].Name, ID: here[0].ID, Kind: kinds[here[0].Kind], Size: here[0].Size}, "", nil
 	} else if len(here) > 1 {
-		return o, Errorf(CodeAmbiguous, "%q is %d shares of this peer", share.Escape(req.What), len(here)).WithHint("name one by its ID or path")
+		return o, "", Errorf(CodeAmbiguous, "%q is %d shares of this peer", share.Escape(req.What), len(here)).WithHint("name one by its ID or path")
 	}
 	notHere := Errorf(CodeNotFound, "%s is not shared from here", share.Escape(req.What)).WithHint("add or get it first, or pin it by name")
 	if filepath.IsAbs(req.What) {
-		return o, notHere
+		return o, "", notHere
 	}
 	what, err := ParseWhat(req.What, req.Literal)
 	if err != nil {
-		return o, err
+		return o, "", err
 	}
 	if what.Name == "" {
-		return o, notHere
+		return o, "", notHere
 	}
 	found, err := s.cfg.Library.Find(ctx, what, share.FindOptions{NoGroups: true, Peers: s.cfg.Peers})
 	if err != nil {
-		return o, err
+		return o, "", err
 	}
 	if len(found) > 1 {
-		return o, ErrorOf(&share.AmbiguousError{Name: what.Name, Candidates: found})
+		return o, "", ErrorOf(&share.AmbiguousError{Name: what.Name, Candidates: found})
 	}
 	if found[0].Size < 0 || found[0].Kind == "" { // it is remembered, and nobody was asked
-		return o, notHere
+		return o, "", notHere
 	}
-	return coord.PinOptions{Name: found[0].Name, ID: found[0].ID, Kind: kinds[found[0].Kind], Size: found[0].Size}, nil
+	if what.Publisher == "" && what.Petname == "" {
+		unverified = found[0].Unverified()
+	}
+	return coord.PinOptions{Name: found[0].Name, ID: found[0].ID, Kind: kinds[found[0].Kind], Size: found[0].Size}, unverified, nil
 }
 
 func (s *Server) removePin(w http.ResponseWriter, r *http.Request) {
