@@ -31,10 +31,16 @@ import (
 // set on each DHT by itself: dual.DHTOption(ProtocolPrefix) would drop "/lan".
 const protocolPrefix protocol.ID = "/p2pshare"
 
+// What the two DHTs speak.
+const (
+	protocolWAN = protocolPrefix + "/kad/1.0.0"
+	protocolLAN = protocolPrefix + dual.LanExtension + "/kad/1.0.0"
+)
+
 // kadProtocols are what servers of the DHTs say to speak.
 var kadProtocols = []protocol.ID{
-	protocolPrefix + "/kad/1.0.0",
-	protocolPrefix + dual.LanExtension + "/kad/1.0.0",
+	protocolWAN,
+	protocolLAN,
 }
 
 // Lifetimes of provider records, at kad-dht's defaults; see valueAge for the others.

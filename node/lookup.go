@@ -51,8 +51,8 @@ func (n *Node) FindProvidersWithin(ctx context.Context, key mh.Multihash, closes
 		found := make(chan peer.AddrInfo)
 		var lookups sync.WaitGroup
 		for _, l := range []*lookup{
-			{dht: n.dht.dual.WAN, protocol: protocolPrefix + "/kad/1.0.0", accept: publicAddrs},
-			{dht: n.dht.dual.LAN, protocol: protocolPrefix + dualLAN, accept: lanAddrs},
+			{dht: n.dht.dual.WAN, protocol: protocolWAN, accept: publicAddrs},
+			{dht: n.dht.dual.LAN, protocol: protocolLAN, accept: lanAddrs},
 		} {
 			l.node, l.key, l.closest, l.sent, l.found = n, key, closest, sent, found
 			lookups.Go(func() { l.run(ctx) })
@@ -81,9 +81,6 @@ func (n *Node) FindProvidersWithin(ctx context.Context, key mh.Multihash, closes
 		}
 	}
 }
-
-// dualLAN is what the LAN DHT's protocol has after the prefix.
-const dualLAN = "/lan/kad/1.0.0"
 
 // publicAddrs are those of addrs at which a peer of the WAN DHT may be dialled.
 func publicAddrs(addrs []ma.Multiaddr) []ma.Multiaddr {

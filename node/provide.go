@@ -44,7 +44,9 @@ func newSweeper(r *routing) (*sweeper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open provider keys: %w", err)
 	}
-	sweep, err := providerdual.New(r.dual, providerdual.WithKeystore(keys), providerdual.WithDatastore(store))
+	sweep, err := providerdual.New(r.dual, providerdual.WithKeystore(keys), providerdual.WithDatastore(store),
+		providerdual.WithMessageSenderWAN(&placer{MessageSender: r.dual.WAN.MessageSender(), host: r.node.host, protocol: protocolWAN}),
+		providerdual.WithMessageSenderLAN(&placer{MessageSender: r.dual.LAN.MessageSender(), host: r.node.host, protocol: protocolLAN}))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start provider: %w", err), keys.Close())
 	}
