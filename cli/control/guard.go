@@ -155,11 +155,7 @@ func isDrive(r *http.Request) bool {
 
 // hasSession reports whether r comes with the cookie of a session.
 func (g *guard) hasSession(r *http.Request) bool {
-	if g.sessions == nil {
-		return false
-	}
-	c, err := r.Cookie(g.cookie)
-	return err == nil && g.sessions.has(c.Value)
+	return g.sessions != nil && g.sessions.key(r, g.cookie) != ""
 }
 
 // loginCode is the code that a browser wants to get in with; empty: none.

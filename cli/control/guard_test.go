@@ -94,6 +94,7 @@ func TestGuardOnTCP(t *testing.T) {
 		{"wrong cookie", "GET", pathStatus, self, []string{"Cookie: p2pshare-test=" + strings.Repeat("0", 64)}, 401},
 		{"empty cookie", "GET", pathStatus, self, []string{"Cookie: p2pshare-test="}, 401},
 		{"cookie of another port", "GET", pathStatus, self, []string{"Cookie: p2pshare-other=" + key}, 401},
+		{"cookie behind one that another port has set", "GET", pathStatus, self, []string{"Cookie: p2pshare-test=x; p2pshare-test=" + key}, 200},
 		{"token as cookie", "GET", pathStatus, self, []string{"Cookie: p2pshare-test=" + token}, 401},
 		{"key as token", "GET", pathStatus, self, []string{"Authorization: Bearer " + key}, 401},
 		{"post by cookie", "POST", pathShares, self, []string{cookie, isJSON, own, site + "same-origin"}, 200},

@@ -119,7 +119,7 @@ func TestPathsLeadNowhereElse(t *testing.T) {
 
 // TestSlowBodiesAreCutOff: one that is read, one that is not, and none that has come.
 func TestSlowBodiesAreCutOff(t *testing.T) {
-	const timeout = 200 * time.Millisecond
+	const timeout = 500 * time.Millisecond
 	ended := make(chan error, 1)
 	server := httptest.NewServer(boundBodies(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {

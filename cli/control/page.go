@@ -33,7 +33,7 @@ func (s *Server) servePage(mux *http.ServeMux) {
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		w.Header().Set("Cache-Control", "no-store")
-		if c, err := r.Cookie(s.sessionCookie()); err == nil && s.sessions.has(c.Value) {
+		if s.sessions.key(r, s.sessionCookie()) != "" {
 			pageHeaders(w.Header(), pagePolicy)
 			w.Write(index)
 			return

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -241,8 +242,7 @@ func (l *link) cookieName() string {
 }
 
 func (l *link) opened(r *http.Request) bool {
-	c, err := r.Cookie(l.cookieName())
-	return err == nil && same(c.Value, l.cookie)
+	return slices.ContainsFunc(r.CookiesNamed(l.cookieName()), func(c *http.Cookie) bool { return same(c.Value, l.cookie) })
 }
 
 func (l *link) withCookie(h http.HandlerFunc) http.HandlerFunc {

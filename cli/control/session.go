@@ -93,6 +93,17 @@ func (ss *sessions) has(key string) bool {
 	return false
 }
 
+// key is the key of a session that r comes with in a cookie of that name; empty: none.
+// A server on another port can set cookies of that name, too, which come before ours.
+func (ss *sessions) key(r *http.Request, cookie string) string {
+	for _, c := range r.CookiesNamed(cookie) {
+		if ss.has(c.Value) {
+			return c.Value
+		}
+	}
+	return ""
+}
+
 // end ends the session with that key.
 func (ss *sessions) end(key string) {
 	digest := sha256.Sum256([]byte(key))
@@ -155,9 +166,7 @@ func (s *Server) logout(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if s.tcp != nil {
-		if c, err := r.Cookie(s.cookieName()); err == nil {
-			s.sessions.end(c.Value)
-		}
+		s.sessions.end(s.sessions.key(r, s.cookieName()))
 		http.SetCookie(w, s.cookie("", -1))
 	}
 	newStream(w, r, contentTypeLines).send(&LoggedIn{})
