@@ -81,23 +81,7 @@ func visible(line []byte) []byte {
 
 func hidden(r rune) bool { return r >= 0x7f && !unicode.IsPrint(r) }
 
-// size is n bytes for people: three significant digits at most.
-func size(n int64) string {
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	v := float64(n)
-	for _, unit := range []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"} {
-		v /= 1024
-		switch {
-		case v < 9.95:
-			return fmt.Sprintf("%.1f %s", v, unit)
-		case v < 1023.5 || unit == "EiB":
-			return fmt.Sprintf("%.0f %s", v, unit)
-		}
-	}
-	panic("unreachable: int64 ends at 8 EiB")
-}
+func size(n int64) string { return control.SizeText(n) }
 
 // speed is n bytes in a time for people, empty when it was too short to tell.
 func speed(n int64, seconds float64) string {

@@ -147,6 +147,12 @@ func (s *Server) openLink(ctx context.Context, req ServeLinkRequest) (*link, err
 	if l.meant, err = l.gateway.look(ctx, what, share.OpenOptions{Peers: append(peers, s.cfg.Peers...)}); err != nil {
 		return nil, err
 	}
+	if l.meant.Size < 0 && l.meant.Kind != share.KindDir {
+		if opened, err := s.cfg.Library.OpenMeant(ctx, l.meant, share.OpenOptions{Peers: append(peers, s.cfg.Peers...), StallMax: gatewayStall}); err == nil {
+			l.meant.Size = opened.Size()
+			opened.Close()
+		}
+	}
 	if l.meant.Name == "" {
 		l.meant.Name = share.Name(l.meant.ID.Hex())
 	}
@@ -205,7 +211,7 @@ func linkPolicy() string {
 	_, script, _ := strings.Cut(linkPage, "<script>")
 	script, _, _ = strings.Cut(script, "</script>")
 	sum := sha256.Sum256([]byte(script))
-	return "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; " +
+	return "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; form-action 'self'; base-uri 'none'; " +
 		"frame-ancestors 'none'; script-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }
 
@@ -267,10 +273,28 @@ func (l *link) page(w http.ResponseWriter, r *http.Request) {
 		v["Receive"], v["Sent"] = l.req.Receive != "", r.URL.Query().Get("sent") != ""
 		v["MaxMiB"] = l.req.ReceiveBytes >> 20
 		if l.meant.Size >= 0 {
-			v["Size"] = fmt.Sprintf("%.1f MiB", float64(l.meant.Size)/(1<<20))
+			v["Size"] = SizeText(l.meant.Size)
 		}
 	}
 	linkTemplate.Execute(w, v)
+}
+
+// SizeText is n bytes for people: three significant digits at most.
+func SizeText(n int64) string {
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	v := float64(n)
+	for _, unit := range []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"} {
+		v /= 1024
+		switch {
+		case v < 9.95:
+			return fmt.Sprintf("%.1f %s", v, unit)
+		case v < 1023.5 || unit == "EiB":
+			return fmt.Sprintf("%.0f %s", v, unit)
+		}
+	}
+	panic("unreachable: int64 ends at 8 EiB")
 }
 
 // open takes the token, from the page's script or from its form, and gives the cookie.

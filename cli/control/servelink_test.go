@@ -146,7 +146,7 @@ func TestLinkNeedsItsTokenAndServesOneContent(t *testing.T) {
 		t.Fatalf("the whole link as the code: %d", status)
 	}
 	status, page, _ = b.do("GET", "/", "", nil)
-	if status != 200 || !strings.Contains(page, "fi&lt;l&gt;m.mp4") || strings.Contains(page, "/send") {
+	if status != 200 || !strings.Contains(page, "586 KiB") || !strings.Contains(page, "fi&lt;l&gt;m.mp4") || strings.Contains(page, "/send") {
 		t.Errorf("the page: %d\n%s", status, page)
 	}
 	status, body, h := b.do("GET", "/file", "", nil, "Range", "bytes=300000-300009")

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -69,6 +70,42 @@ func TestPageShowsOddNames(t *testing.T) {
 	b.run(`[...document.querySelectorAll('#lan-list button')].find(e => e.textContent === 'Block' && e.getAttribute('aria-label').includes('gnp')).click()`)
 	b.await("the question", `document.querySelector('dialog[open] h2')?.textContent === 'Block م\\u{202e}gnp.exe <b>?'`)
 	b.isText()
+	b.quiet()
+}
+
+// TestLinkInChromium: what somebody without p2pshare sees of a served link, and sends back.
+func TestLinkInChromium(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a browser and some seconds")
+	}
+	b := startBrowser(t)
+	here := newPeer(t, loopback...)
+	inbox, given := filepath.Join(here.dir, "inbox"), filepath.Join(here.dir, hostileName)
+	if err := os.Mkdir(inbox, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	writeRandom(t, given, 3000, "given")
+	here.serve(t, "daemon")
+	added := here.runPlain(t, "add", given)
+	if added.code != 0 {
+		t.Fatalf("add: exit %d: %s", added.code, added.stderr)
+	}
+	id := added.events[len(added.events)-1].text("id")
+	openPage(t, b, here)
+	link := b.text(`fetch('/api/v1/serve-link', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify({
+		what: ` + quoteJS(id) + `, address: '127.0.0.1', receive: ` + quoteJS(inbox) + `, detached: true }) }).then(answer => answer.json()).then(line => line.url)`)
+	b.open(link)
+	b.await("the page of the link", `document.querySelector('h1')?.textContent === `+quoteJS(hostileName))
+	b.await("its code", `document.querySelector('img').naturalWidth > 0`)
+	if got := b.text(`location.href`); strings.Contains(got, "#") {
+		t.Errorf("the code stays in the address: %s", got)
+	}
+	b.shot("for-others")
+	b.chooseFiles("input[type=file]", given)
+	b.run(`document.querySelector('form button').click()`)
+	b.await("that it has arrived", `document.querySelector('[role=status]')?.textContent === 'It has arrived.'`)
+	// Browsers write %22 for a quotation mark (HTML, section 4.10.22.8).
+	sameFile(t, given, filepath.Join(inbox, strings.ReplaceAll(hostileName, `"`, "%22")))
 	b.quiet()
 }
 
