@@ -35,7 +35,7 @@ type Kind string
 const (
 	KindPresence Kind = "presence" // a LAN beacon
 	KindManifest Kind = "manifest" // a publisher's word on a content
-	KindName     Kind = "name"     // a publisher's name, as a DHT value
+	KindName     Kind = "name"     // that a publisher has withdrawn a name, as a DHT value
 	KindEpoch    Kind = "epoch"    // a group's membership, for those outside
 	KindBackup   Kind = "backup"   // a group's exported state
 )

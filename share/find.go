@@ -39,8 +39,9 @@ const (
 	// askedMax is how many peers one search asks that the DHTs name, and how many
 	// that the local network does: a name can be flooded.
 	askedMax = 64
-	// askParallel is how many of each are asked at a time. Whoever is on the local
-	// network answers first: with one number for both, it could take all.
+	// askParallel is how many are asked at a time that the DHTs name. Neighbors are all
+	// asked at once: each is near, the time for their answers is short, and those that
+	// say nothing would keep others from their turn.
 	askParallel = 16
 	// askMax bounds one peer's dial and answer.
 	askMax = 4 * time.Second

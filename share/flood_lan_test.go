@@ -299,3 +299,14 @@ func TestAFloodOfTheDHTHidesNoNeighbor(t *testing.T) {
 		t.Errorf("Get of the neighbor's name = %s, %v, want %s", got.ID, err, byAnn.ID)
 	}
 }
+
+func TestNeighborsThatHangKeepNobodyFromBeingAsked(t *testing.T) {
+	r := startRivals(t, "lan")
+	startLANLiars(t, 40, r.port, handlers{metaProtocol: hang})
+	r.getter.waitNeighbors(t, 42)
+	begun := time.Now()
+	found, err := r.getter.lib.Find(t.Context(), What{Name: "report.pdf"}, FindOptions{})
+	if took := time.Since(begun); err != nil || len(found) == 0 || took > 3*time.Second {
+		t.Errorf("Find = %v, %v after %s, want what those have that answer, at once", found, err, took)
+	}
+}

@@ -46,7 +46,7 @@ type search struct {
 
 // askers are those of one origin that are asked.
 type askers struct {
-	slots chan struct{} // capacity askParallel; not guarded
+	slots chan struct{} // capacity: how many are asked at a time; not guarded
 	named int           // guarded by search.mu
 }
 
@@ -63,7 +63,7 @@ func (l *Library) newSearch(name Name, m *meter, t *trail) *search {
 		library: l, trail: t, name: name, meter: m, first: func() {}, anyone: func() {},
 		newest: map[peer.ID][]claim{}, replaced: map[peer.ID]Manifest{}, outdated: map[peer.ID]int{}, withdrawn: map[peer.ID]int64{},
 		asked: map[peer.ID]*question{}, inquiries: map[peer.ID]*inquiry{},
-		wide: askers{slots: make(chan struct{}, askParallel)}, near: askers{slots: make(chan struct{}, askParallel)},
+		wide: askers{slots: make(chan struct{}, askParallel)}, near: askers{slots: make(chan struct{}, askedMax)},
 	}
 }
 
