@@ -10,7 +10,9 @@ import (
 )
 
 // screenshots has the test of the page write those of the README; everyLook one of every
-// view and look.
+// view and look:
+//
+//	go test ./cli/e2e -run 'TestPageInChromium|TestNamesByKeyboard' -args -screenshots $PWD/cli/web/screenshots
 var (
 	screenshots = flag.String("screenshots", "", "write screenshots of the page into this directory")
 	everyLook   = flag.Bool("every-look", false, "with -screenshots: both colour schemes in all sizes")
