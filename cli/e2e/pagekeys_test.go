@@ -62,14 +62,24 @@ func TestPageByKeyboard(t *testing.T) {
 		t.Error("the file that is not shared any more is gone")
 	}
 
-	// Get, pause, resume, and cancel another time.
+	// Get and cancel; get again, pause and resume.
 	b.tabTo(`nav a[href="#transfers"]`)
 	b.press("Enter")
 	b.await("the section", `document.activeElement.id === 'transfers-h'`)
-	b.tabTo("#get input[name=what]")
-	b.typeText(link)
+	get := func() {
+		b.tabTo("#get input[name=what]")
+		b.typeText(link)
+		b.press("Enter")
+		b.await("bytes", `document.querySelector('#down progress')?.value > 0`)
+	}
+	get()
+	b.tabTo(`#down [aria-label^="Cancel"]`)
 	b.press("Enter")
-	b.await("bytes", `document.querySelector('#down progress')?.value > 0`)
+	b.await("it to be gone", `document.querySelector('#down .none')`)
+	if r := here.runPlain(t, "transfers"); r.code != 0 || len(r.events) > 0 || exists(filepath.Join(folder, "film.mkv")) {
+		t.Errorf("what was cancelled goes on: %v", r.events)
+	}
+	get()
 	b.tabTo(`#down [aria-label^="Pause"]`)
 	b.press("Enter")
 	b.await("the pause", `/^Paused at/.test(document.querySelector('#down .meta').textContent)`)
