@@ -76,7 +76,7 @@ func (c *Coord) Create(ctx context.Context, name string, o MemberOptions) (*Grou
 func (c *Coord) checkName(name string, id GroupID) error {
 	if name == "" || name == "." || name == ".." || len(name) > pinset.NameBytesMax || strings.ContainsAny(name, "/@\\") || !utf8.ValidString(name) ||
 		strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return fmt.Errorf("%w: group name %.80q: want 1 to %d bytes of text without /, \\ and @, and no . or ..", ErrInvalid, name, pinset.NameBytesMax)
+		return fmt.Errorf("%w: group name %.80q: want 1 to %d bytes of text, no . or .., without /, \\ and @", ErrInvalid, name, pinset.NameBytesMax)
 	}
 	if _, err := ParseGroupID(name); err == nil {
 		return fmt.Errorf("%w: group name %s: that is a group's ID", ErrInvalid, name) // Find would take one for the other
