@@ -45,11 +45,10 @@ func benchPair(b *testing.B) (sharer, getter *Library) {
 	return libs[0], libs[1]
 }
 
-// BenchmarkGet moves 256 MiB from one peer to another in this process,
-// encrypted and verified: to nowhere, and into a file.
-func BenchmarkGet(b *testing.B) {
-	const size = 256 << 20
-	sharer, getter := benchPair(b)
+// benchFilm has a pair share a film of so many bytes.
+func benchFilm(b *testing.B, size int) (sharer, getter *Library, s Share, w What) {
+	b.Helper()
+	sharer, getter = benchPair(b)
 	path := filepath.Join(b.TempDir(), "film.mkv")
 	if err := os.WriteFile(path, randomBytes(size, "film"), 0o644); err != nil {
 		b.Fatal(err)
@@ -58,10 +57,17 @@ func BenchmarkGet(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	w, err := ParseWhat(sharer.Link(s).String())
-	if err != nil {
+	if w, err = ParseWhat(sharer.Link(s).String()); err != nil {
 		b.Fatal(err)
 	}
+	return sharer, getter, s, w
+}
+
+// BenchmarkGet moves 256 MiB from one peer to another in this process,
+// encrypted and verified: to nowhere, and into a file.
+func BenchmarkGet(b *testing.B) {
+	const size = 256 << 20
+	_, getter, _, w := benchFilm(b, size)
 	b.Run("discard", func(b *testing.B) {
 		b.SetBytes(size)
 		for b.Loop() {
@@ -86,19 +92,7 @@ func BenchmarkGet(b *testing.B) {
 // before it sends it, and beside it the same from a share.
 func BenchmarkGetHeld(b *testing.B) {
 	const size = 256 << 20
-	sharer, getter := benchPair(b)
-	path := filepath.Join(b.TempDir(), "film.mkv")
-	if err := os.WriteFile(path, randomBytes(size, "film"), 0o644); err != nil {
-		b.Fatal(err)
-	}
-	s, err := sharer.Add(b.Context(), path, AddOptions{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	w, err := ParseWhat(sharer.Link(s).String())
-	if err != nil {
-		b.Fatal(err)
-	}
+	sharer, getter, s, w := benchFilm(b, size)
 	get := func(b *testing.B) {
 		b.SetBytes(size)
 		for b.Loop() {
@@ -111,7 +105,7 @@ func BenchmarkGetHeld(b *testing.B) {
 	if _, err := sharer.Hold(b.Context(), s.ID, HoldOptions{Size: s.Size}); err != nil {
 		b.Fatal(err)
 	}
-	if _, err := sharer.Remove(b.Context(), path); err != nil {
+	if _, err := sharer.Remove(b.Context(), s.Path); err != nil {
 		b.Fatal(err)
 	}
 	b.Run("held", get)
