@@ -31,9 +31,10 @@ const (
 // compares the keys of a region by their bits from the first one on, and its peers by
 // theirs from the first after the region's prefix on (AllocateToKClosest, called with a
 // subtrie). Of the region's peers, 20 or more, it takes 20, and the closest may be among
-// the others. So what goes to one that is not of the 20 closest goes to one that is: of
-// a region's peers the 21st closest hands over to the closest, the 22nd to the second,
-// and so on. Where the sweep is right, this changes nothing.
+// the others. So what goes to one that is not of the 20 closest goes to one that is, too:
+// for the 21st closest of a region's peers to the closest, for the 22nd to the second, and
+// so on. Where the sweep is right, this changes nothing; and nobody who claims to be closer
+// takes a record from those that the sweep has found.
 type placer struct {
 	pb.MessageSender
 	host     host.Host
@@ -52,15 +53,17 @@ type member struct {
 
 // SendMessage implements pb.MessageSender.
 func (p *placer) SendMessage(ctx context.Context, to peer.ID, m *pb.Message) error {
+	err := p.MessageSender.SendMessage(ctx, to, m)
 	if m.GetType() == pb.Message_ADD_PROVIDER {
-		if closer := p.place(to, kb.ConvertKey(string(m.GetKey()))); closer != to && p.MessageSender.SendMessage(ctx, closer, m) == nil {
+		closer := p.place(to, kb.ConvertKey(string(m.GetKey())))
+		if closer != to && p.MessageSender.SendMessage(ctx, closer, m) == nil {
 			return nil
 		}
 	}
-	return p.MessageSender.SendMessage(ctx, to, m)
+	return err
 }
 
-// place is to whom a record goes that is meant for to.
+// place is to whom a record goes that is meant for to, beside that; to itself for nobody.
 func (p *placer) place(to peer.ID, key kb.ID) peer.ID {
 	near := nearest(p.known(), key, placeRegionMax)
 	rank := slices.IndexFunc(near, func(m member) bool { return m.ID == to })
@@ -70,8 +73,8 @@ func (p *placer) place(to peer.ID, key kb.ID) peer.ID {
 	return near[rank%placeReplicas].ID
 }
 
-// known are the members of the DHT that this peer has met and could dial, sorted by
-// their places. The sweep has asked all of a region before it sends records.
+// known are the members of the DHT that this peer has met, as they say, sorted by their
+// places. The sweep has asked all of a region before it sends records.
 func (p *placer) known() []member {
 	p.mu.Lock()
 	defer p.mu.Unlock()

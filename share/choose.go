@@ -149,7 +149,7 @@ func (g *getting) vouch(c Candidate, trust Trust) error {
 			return err
 		}
 	}
-	strange := c.Tier == tierStrangers || g.decided != nil && g.decided.Tier == tierStrangers && trust.petname(g.decided.Publisher) == ""
+	strange := c.Tier == tierStrangers || g.decided != nil && trust.strange(*g.decided)
 	switch {
 	case c.indexed != nil:
 		g.note("%s", c.indexed.said())
@@ -186,9 +186,10 @@ func (g *getting) vouch(c Candidate, trust Trust) error {
 	return nil
 }
 
-// Unverified says who claims a content's name, when that is strangers only; else "".
+// Unverified says who claims a content's name, when that is strangers only, or one of
+// them that was chosen before; else "".
 func (c Candidate) Unverified() string {
-	if c.Tier != tierStrangers || len(c.Publishers) == 0 {
+	if c.Tier != tierStrangers && !c.strange || len(c.Publishers) == 0 {
 		return ""
 	}
 	return fmt.Sprintf("claimed by %s (%s)", claimants(c), claimant(c))

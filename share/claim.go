@@ -34,8 +34,8 @@ func (s *search) claim(c claim) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if m.Seq < s.withdrawn[m.Publisher] {
-		return false
+	if m.Seq < s.withdrawn[m.Publisher] && !c.itself {
+		return false // a publisher itself knows what it shares, with some only perhaps
 	}
 	if ok && m.Seq < last.Seq && m.ID != last.ID {
 		s.outdated[m.Publisher]++

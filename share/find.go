@@ -91,6 +91,7 @@ type Candidate struct {
 	present  []peer.ID       // publishers that told it themselves
 	signed   map[peer.ID]Manifest
 	indexed  *Indexed      // the group's entry, at tier 1
+	strange  bool          // a choice among strangers decided, at tier 0
 	held     time.Time     // when it was got: it is what is remembered, and nobody told it now
 	manifest Manifest      // the newest
 	envelope node.Envelope // that it came in
@@ -116,6 +117,11 @@ type searchReport struct {
 func (l *Library) Find(ctx context.Context, w What, o FindOptions) ([]Candidate, error) {
 	f, err := l.find(ctx, w, o, newMeter(o.Progress, PhaseLocal))
 	defer f.end()
+	if f.choice != nil && f.work != nil && f.work.trust.strange(*f.choice) {
+		for i := range f.candidates {
+			f.candidates[i].strange = true
+		}
+	}
 	return f.candidates, err
 }
 

@@ -2,6 +2,7 @@ package share
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -113,7 +114,12 @@ func (s *search) withdraw(p peer.ID, seq int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.withdrawn[p] = max(s.withdrawn[p], seq)
-	if known := s.newest[p]; len(known) > 0 && known[0].manifest.Seq < seq {
+	known := s.newest[p]
+	if len(known) == 0 || known[0].manifest.Seq >= seq {
+		return
+	}
+	known = slices.DeleteFunc(known, func(c claim) bool { return !c.itself })
+	if s.newest[p] = known; len(known) == 0 {
 		delete(s.newest, p)
 	}
 }

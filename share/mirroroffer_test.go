@@ -38,7 +38,7 @@ func TestAddNamesMirrors(t *testing.T) {
 	}
 	// Signed again, long after, it still does.
 	r := sharedAt(t, l, path)
-	if err := l.signShare(&r); err != nil {
+	if err := l.signShare(&r, 0); err != nil {
 		t.Fatal(err)
 	}
 	if m, err := OpenManifest(*r.Envelope, time.Now()); err != nil || !slices.Equal(m.Mirrors, urls) {

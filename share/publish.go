@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/p2pshare/p2pshare/node"
 )
 
 // publish signs a manifest for r and makes it live, with the rest of its files; see
@@ -20,15 +22,24 @@ func (l *Library) publish(r shareRecord, rest ...hashedFile) error {
 func (l *Library) signAndRecord(r *shareRecord, record func() (shareKey, error)) (shareKey, error) {
 	l.signing.Lock()
 	defer l.signing.Unlock()
-	if err := l.signShare(r); err != nil {
+	w, withdrawn, err := l.catalog.withdrawal(r.Name)
+	if err != nil {
 		return 0, err
 	}
-	return record()
+	if err := l.signShare(r, w.Seq); err != nil {
+		return 0, err
+	}
+	key, err := record()
+	if err == nil && withdrawn && l.recordOf(*r) != nil && (r.reach() == node.ReachAll || w.LANOnly) {
+		err = l.catalog.endWithdrawal(r.Name) // r's own record takes its place
+	}
+	return key, err
 }
 
-// signShare gives r a fresh manifest of this peer's own. l.signing is held.
-func (l *Library) signShare(r *shareRecord) error {
-	previous := r.Seq
+// signShare gives r a fresh manifest of this peer's own, with a seq above that by which
+// the name was withdrawn, 0 for none. l.signing is held.
+func (l *Library) signShare(r *shareRecord, withdrawn int64) error {
+	previous := max(r.Seq, withdrawn)
 	same, err := l.catalog.byName(nameDigest(r.Name), metaManifestsMax)
 	if err != nil {
 		return err
@@ -38,11 +49,6 @@ func (l *Library) signShare(r *shareRecord) error {
 			previous = max(previous, s.Seq)
 		}
 	}
-	withdrawn, err := l.catalog.endWithdrawal(r.Name)
-	if err != nil {
-		return err
-	}
-	previous = max(previous, withdrawn)
 	m := newManifest(r.Share, l.node.ID(), previous, time.Now())
 	e, err := m.sign(l.node.Key())
 	if err != nil {

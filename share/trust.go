@@ -306,6 +306,10 @@ func (t Trust) petname(p peer.ID) Petname {
 	return ""
 }
 
+// strange reports whether a choice was made among strangers, of whom the one that was
+// chosen has got no petname since.
+func (t Trust) strange(c Choice) bool { return c.Tier == tierStrangers && t.petname(c.Publisher) == "" }
+
 // choice returns what a bare name stands for.
 func (t Trust) choice(name Name) (Choice, bool) {
 	lookup := name.Lookup()

@@ -60,7 +60,7 @@ type pendingWithdrawal struct {
 }
 
 // withdrawName says that a name which had a value record is not shared any more, unless
-// another share of it has one.
+// another share of it has one in all the DHTs of reach.
 func (l *Library) withdrawName(record *nameRecord, reach node.Reach) error {
 	e, err := node.DecodeEnvelope(record.value)
 	if err != nil {
@@ -77,7 +77,7 @@ func (l *Library) withdrawName(record *nameRecord, reach node.Reach) error {
 		return err
 	}
 	for _, r := range others {
-		if l.recordOf(r) != nil {
+		if l.recordOf(r) != nil && (r.reach() == node.ReachAll || reach == node.ReachLAN) {
 			return nil
 		}
 	}
@@ -124,13 +124,17 @@ func (l *Library) putWithdrawals(ctx context.Context) error {
 }
 
 func (c *catalog) keepWithdrawal(n Name, p pendingWithdrawal) error {
-	data, err := json.Marshal(p)
-	if err != nil {
-		return err
-	}
 	digest := nameDigest(n)
 	return c.db.Update(func(tx *bbolt.Tx) error {
 		b, err := tx.CreateBucketIfNotExists(bucketWithdrawals)
+		if err != nil {
+			return err
+		}
+		var old pendingWithdrawal
+		if kept := b.Get(digest[:]); kept != nil && json.Unmarshal(kept, &old) == nil && !old.LANOnly {
+			p.LANOnly = false // what stands in the WAN's DHT is not over
+		}
+		data, err := json.Marshal(p)
 		if err != nil {
 			return err
 		}
@@ -169,28 +173,30 @@ func (c *catalog) withdrawals(now time.Time) (pending []pendingWithdrawal, err e
 	return pending, err
 }
 
-// endWithdrawal forgets that a name was withdrawn, for it is shared again: with a seq
-// above the one that is returned, 0 for none.
-func (c *catalog) endWithdrawal(n Name) (seq int64, err error) {
+// withdrawal returns what is kept of a name's; ok is false when it was not withdrawn, or
+// that has expired.
+func (c *catalog) withdrawal(n Name) (p pendingWithdrawal, ok bool, err error) {
 	digest := nameDigest(n)
-	known := false
-	if err := c.db.View(func(tx *bbolt.Tx) error {
+	err = c.db.View(func(tx *bbolt.Tx) error {
 		b := tx.Bucket(bucketWithdrawals)
-		known = b != nil && b.Get(digest[:]) != nil
-		return nil
-	}); err != nil || !known {
-		return 0, err
-	}
-	err = c.db.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucketWithdrawals)
-		var p pendingWithdrawal
+		if b == nil || b.Get(digest[:]) == nil {
+			return nil
+		}
 		if err := json.Unmarshal(b.Get(digest[:]), &p); err != nil {
 			return err
 		}
-		if w, err := openWithdrawal(p.Envelope, time.Now()); err == nil {
-			seq = w.Seq
-		}
-		return deleteBounded(b, digest[:])
+		var expired error
+		p.withdrawal, expired = openWithdrawal(p.Envelope, time.Now())
+		ok = expired == nil
+		return nil
 	})
-	return seq, err
+	return p, ok, err
+}
+
+// endWithdrawal forgets that a name was withdrawn.
+func (c *catalog) endWithdrawal(n Name) error {
+	digest := nameDigest(n)
+	return c.db.Update(func(tx *bbolt.Tx) error {
+		return deleteBounded(tx.Bucket(bucketWithdrawals), digest[:])
+	})
 }

@@ -3,6 +3,7 @@ package share
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -129,8 +130,47 @@ func TestAnotherShareOfANameKeepsItsRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	withdrawn("other.pdf")
+	// A share with a record in fewer DHTs, or none, neither ends that nor keeps it from
+	// being said.
+	four := p.write(t, "four", []byte("four"))
+	p.add(t, four, AddOptions{Name: "other.pdf", Scope: Scope{LANOnly: true}})
+	withdrawn("other.pdf")
+	if _, err := p.lib.Remove(t.Context(), four); err != nil {
+		t.Fatal(err)
+	}
+	pending, err := p.lib.catalog.withdrawals(time.Now())
+	if err != nil || len(pending) != 1 || pending[0].LANOnly {
+		t.Errorf("withdrawn are %+v, %v, want one in all DHTs", pending, err)
+	}
+	p.add(t, four, AddOptions{Name: "other.pdf"})
+	withdrawn()
+	p.add(t, p.write(t, "five", []byte("five")), AddOptions{Name: "other.pdf", Scope: Scope{LANOnly: true}})
+	if _, err := p.lib.Remove(t.Context(), four); err != nil {
+		t.Fatal(err)
+	}
+	withdrawn("other.pdf")
 	if later, err := p.lib.catalog.withdrawals(time.Now().Add(manifestLife + 2*clockSkew)); err != nil || len(later) != 0 {
 		t.Errorf("after their time %+v are withdrawn, %v", later, err)
 	}
 	withdrawn()
+}
+
+// TestAWithdrawalLeavesWhatIsSharedWithSome: who may have another share of the name gets
+// it from its publisher.
+func TestAWithdrawalLeavesWhatIsSharedWithSome(t *testing.T) {
+	net := startNetwork(t, 2)
+	ann, bob := net[1], net[2]
+	s := ann.add(t, ann.write(t, "for bob", []byte("for bob")), AddOptions{Name: "report.pdf", Scope: Scope{To: bob.ID()}})
+	ann.add(t, ann.write(t, "for all", []byte("for all")), AddOptions{Name: "report.pdf"})
+	bob.awaitWord(t, ann.ID(), "report.pdf", false)
+	if _, err := ann.lib.Remove(t.Context(), filepath.Join(ann.dir, "for all")); err != nil {
+		t.Fatal(err)
+	}
+	bob.awaitWord(t, ann.ID(), "report.pdf", true)
+	for range 3 { // the record may come before the publisher's answer, or after
+		bob.dir = t.TempDir()
+		if got, err := bob.get(t, ann.ID().String()+"/report.pdf", GetOptions{NoServe: true}); err != nil || got.ID != s.ID {
+			t.Errorf("Get of what is still shared with this peer = %s, %v, want %s", got.ID, err, s.ID)
+		}
+	}
 }

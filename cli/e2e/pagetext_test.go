@@ -22,7 +22,7 @@ var oddNames = []string{
 
 // hiddenName is one with marks that can't be seen and are no part of an emoji: they are
 // shown.
-const hiddenName = "a\u200db\u200dc.txt"
+const hiddenName = "a\u200db\u200dc\u3164.txt"
 
 // TestPageShowsOddNames: of own shares and of others', as text that stays in its place.
 func TestPageShowsOddNames(t *testing.T) {
@@ -46,7 +46,7 @@ func TestPageShowsOddNames(t *testing.T) {
 	}
 	b.screen(1200, 800, false, "light")
 	openPage(t, b, here)
-	shown := quoteJS(`a\u{200d}b\u{200d}c.txt`)
+	shown := quoteJS(`a\u{200d}b\u{200d}c\u{3164}.txt`)
 	all := quoteJS(strings.Join(append([]string{"?"}, oddNames...), "\n"))
 	same := func(list string) string {
 		return `[...document.querySelectorAll('` + list + `')].map(e => e.textContent).sort().join('\n') === ` + all + `.replace('?', ` + shown + `).split('\n').sort().join('\n')`

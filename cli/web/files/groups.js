@@ -45,8 +45,8 @@ function makeGroup(g) {
   const pins = h('ul', { class: 'list', 'aria-label': 'Pins of ' + visible(g.group) })
   const form = h('form', { class: 'row', onsubmit: act(async event => {
     const field = event.target.elements.what
-    await post('pins', { what: field.value.trim(), group: g.group })
-    tell(visible(field.value) + ' is pinned')
+    const made = await post('pins', { what: field.value.trim(), group: g.group })
+    tell(visible(field.value) + ' is pinned' + (made.unverified ? ', though its name is unverified, ' + visible(made.unverified) + ': the group stands for it from now on' : ''))
     field.value = ''
   }) }, h('label', { class: 'grow' }, 'Pin a share, or what has this name', h('input', { name: 'what', required: true, autocomplete: 'off', spellcheck: 'false' })),
     h('button', { class: 'main' }, 'Pin'))

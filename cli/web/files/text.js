@@ -48,14 +48,16 @@ export function who(id) {
 
 export const petname = id => petnames.get(id)
 
-// visible is a name with what can't be seen in it, as controls and marks that turn the
-// direction of writing. The joiner inside of an emoji stays.
+// visible is a name with what can't be seen in it, as controls, fillers and marks that turn
+// the direction of writing. The joiner and the selectors inside of an emoji stay.
 export function visible(name) {
-  return name.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cs}]/gu, (c, at) =>
-    c === '\u200d' && before.test(name.slice(0, at)) && after.test(name.slice(at + 1)) ? c : '\\u{' + c.codePointAt(0).toString(16) + '}')
+  return name.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cs}\p{Default_Ignorable_Code_Point}]/gu, (c, at) =>
+    c === '\u200d' && before.test(name.slice(0, at)) && after.test(name.slice(at + 1)) ||
+    (c === '\ufe0e' || c === '\ufe0f') && selected.test(name.slice(0, at)) ? c : '\\u{' + c.codePointAt(0).toString(16) + '}')
 }
 // As a class, [\p{Extended_Pictographic}\p{EMod}\ufe0f], Chromium 156 does not match it.
 const before = /(?:\p{Extended_Pictographic}|\p{EMod}|\ufe0f)$/u
+const selected = /(?:\p{Extended_Pictographic}|\p{EMod}|[0-9#*])$/u
 const after = /^\p{Extended_Pictographic}/u
 
 // among is a visible name as a part of a line: one that is written from the right is
