@@ -1,6 +1,9 @@
 package share
 
-import "sync"
+import (
+	"context"
+	"sync"
+)
 
 // What one search by words may ask, in messages: requests to peers of the DHTs, of
 // which lookups of two words need seven in a small network, questions to peers, and
@@ -23,10 +26,16 @@ type budget struct {
 	sent     int
 	reserved int // for lookups
 	refunds  int
+	dialling int        // of the peers that are counted
+	dialled  *sync.Cond // signalled when that gets less
 }
 
 // newBudget reserves what lookups may need.
-func newBudget() *budget { return &budget{reserved: lookupMessagesMax} }
+func newBudget() *budget {
+	b := &budget{reserved: lookupMessagesMax}
+	b.dialled = sync.NewCond(&b.mu)
+	return b
+}
 
 // forLookup reports whether a lookup may send a message, and counts it.
 func (b *budget) forLookup() bool {
@@ -47,25 +56,48 @@ func (b *budget) endLookup() {
 	b.reserved = 0
 }
 
-// refund gives back what was meant for a peer that could not be dialled.
-func (b *budget) refund() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.refunds < refundsMax {
-		b.refunds++
-		b.sent--
-	}
-}
-
-// forPeer reports whether another peer may be asked, and counts that.
+// forPeer reports whether another peer may be asked, and counts that. Who is told so
+// calls endDial once.
 func (b *budget) forPeer() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.sent+b.reserved >= searchMessagesMax-probesMax*probeHoldersMax {
+	if b.spent() {
 		return false
 	}
 	b.sent++
+	b.dialling++
 	return true
+}
+
+// forPeerSoon is forPeer that waits for dials under way, which may give something back.
+func (b *budget) forPeerSoon(ctx context.Context) bool {
+	defer context.AfterFunc(ctx, func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.dialled.Broadcast()
+	})()
+	b.mu.Lock()
+	for b.spent() && b.dialling > 0 && ctx.Err() == nil {
+		b.dialled.Wait()
+	}
+	b.mu.Unlock()
+	return b.forPeer()
+}
+
+// spent reports whether no further peer may be asked. The caller holds b.mu.
+func (b *budget) spent() bool {
+	return b.sent+b.reserved >= searchMessagesMax-probesMax*probeHoldersMax
+}
+
+// endDial notes that a peer was dialled, or could not be: then nothing was sent to it.
+func (b *budget) endDial(reached bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.dialling--; !reached && b.refunds < refundsMax {
+		b.refunds++
+		b.sent--
+	}
+	b.dialled.Broadcast()
 }
 
 // forProbe counts the questions of one probe, which are allowed for.

@@ -250,7 +250,7 @@ func (s *seeking) askWaiting(ctx context.Context) {
 			}
 			continue
 		}
-		if !s.budget.forPeer() {
+		if !s.budget.forPeerSoon(ctx) {
 			s.leave(1)
 			continue
 		}

@@ -1,6 +1,7 @@
 package share
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -151,9 +152,45 @@ func TestBudget(t *testing.T) {
 		t.Errorf("%d peers are asked after a short lookup, want %d", asked, want)
 	}
 	for range refundsMax + 5 { // who can't be dialled was sent nothing
-		b.refund()
+		b.endDial(false)
 	}
 	if want := peers - refundsMax; b.count() != want {
 		t.Errorf("%d messages after refunds, want %d", b.count(), want)
+	}
+}
+
+// TestBudgetWaitsForDials: a search whose messages are all meant for peers that are being
+// dialled still asks others in the place of those that can't be reached.
+func TestBudgetWaitsForDials(t *testing.T) {
+	b := newBudget()
+	b.endLookup()
+	asked := 0
+	for b.forPeer() {
+		asked++
+	}
+	got := make(chan bool)
+	soon := func() { got <- b.forPeerSoon(t.Context()) }
+	go soon()
+	b.endDial(false)
+	if !<-got {
+		t.Error("what a dead peer gives back is not used")
+	}
+	for range asked - 1 {
+		b.endDial(true)
+	}
+	go soon()
+	b.endDial(true) // the last
+	if <-got {
+		t.Error("more peers are asked than messages allow")
+	}
+	b = newBudget()
+	b.endLookup()
+	for b.forPeer() {
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { got <- b.forPeerSoon(ctx) }()
+	cancel()
+	if <-got {
+		t.Error("a search that is over asks on")
 	}
 }

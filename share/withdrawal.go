@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -105,13 +106,18 @@ func (l *Library) withdrawSoon() {
 	}
 }
 
-// putWithdrawals puts what is withdrawn, and forgets what has expired.
+// putWithdrawals puts what is withdrawn, the latest first, and forgets what has expired.
+// It ends early when there is another: who calls it does so again.
 func (l *Library) putWithdrawals(ctx context.Context) error {
 	pending, err := l.catalog.withdrawals(time.Now())
 	if err != nil || len(pending) == 0 || !l.node.WaitDHT(ctx) {
 		return err
 	}
+	slices.SortFunc(pending, func(a, b pendingWithdrawal) int { return b.Issued.Compare(a.Issued) })
 	for _, p := range pending {
+		if len(l.withdrawn) > 0 {
+			return nil
+		}
 		reach := node.ReachAll
 		if p.LANOnly {
 			reach = node.ReachLAN

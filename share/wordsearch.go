@@ -294,6 +294,7 @@ func (s *seeking) ask(ctx context.Context, p peer.AddrInfo, where string) {
 // askCounted asks one peer for what the query means, when it is its turn.
 func (s *seeking) askCounted(ctx context.Context, p peer.AddrInfo, where string) {
 	if s.library.book.blocked(p.ID, zeroID) {
+		s.budget.endDial(false)
 		s.trail.peer(p.ID, func(e *Tried) { e.Error = "it is blocked" })
 		return
 	}
@@ -301,13 +302,15 @@ func (s *seeking) askCounted(ctx context.Context, p peer.AddrInfo, where string)
 	case s.slots <- struct{}{}:
 		defer func() { <-s.slots }()
 	case <-ctx.Done():
+		s.budget.endDial(false)
 		s.failed(p.ID, ctx.Err())
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, askMax)
 	defer cancel()
-	if err := s.library.node.Dial(ctx, p); err != nil {
-		s.budget.refund()
+	err := s.library.node.Dial(ctx, p)
+	s.budget.endDial(err == nil)
+	if err != nil {
 		s.failed(p.ID, err)
 		return
 	}
