@@ -189,13 +189,9 @@ func TestATerminalAsksWhichContentIsMeant(t *testing.T) {
 			t.Parallel()
 			p := newPeer(t, flags...)
 			term := p.onTerminal(t, test.columns, same, "get", "report.txt")
-			number := 0
+			number, seen := 0, 0 // seen: what was shown before the last answer
 			for i, answer := range test.answers {
-				n := term.shown.len()
-				if i == 0 {
-					n = 0
-				}
-				text := harmless(t, term.await(t, n, question))
+				text := harmless(t, term.await(t, seen, question))
 				if i == 0 {
 					row := regexp.MustCompile(`(?m)^ *(\d+)  report\.txt#` + prefixes[0]).FindStringSubmatch(text)
 					if row == nil {
@@ -211,6 +207,7 @@ func TestATerminalAsksWhichContentIsMeant(t *testing.T) {
 				if strings.Contains(answer, "%d") {
 					answer = fmt.Sprintf(answer, number)
 				}
+				seen = term.shown.len()
 				term.write(t, answer)
 			}
 			code := term.end()
