@@ -41,6 +41,11 @@ func (s *search) claim(c claim) bool {
 		s.outdated[m.Publisher]++
 		return false
 	}
+	if own := s.itself[m.Publisher]; c.itself && (len(own) == 0 || m.Seq > own[0].manifest.Seq) {
+		s.itself[m.Publisher] = []claim{c}
+	} else if c.itself && m.Seq == own[0].manifest.Seq {
+		s.itself[m.Publisher] = append(own, c)
+	}
 	known := s.newest[m.Publisher]
 	switch {
 	case len(known) == 0:

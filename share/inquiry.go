@@ -2,7 +2,6 @@ package share
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 
@@ -74,11 +73,20 @@ func (s *search) inquire(ctx context.Context, p peer.ID) *inquiry {
 	}
 	q.err = s.ask(ctx, at, false, nil)
 	q.answered = q.err == nil
-	if q.answered {
+	if q.answered && s.confirmed(p) {
 		recordEnd()
 	}
 	g.Wait()
 	return q
+}
+
+// confirmed reports whether p, which was asked, told all that is known of it. What only
+// its record says may be withdrawn since.
+func (s *search) confirmed(p peer.ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known, own := s.newest[p], s.itself[p]
+	return len(known) == 0 || len(own) > 0 && own[0].manifest.Seq >= known[0].manifest.Seq
 }
 
 // inquiry returns what became of asking p, so far. It may be found by others after
@@ -118,8 +126,9 @@ func (s *search) withdraw(p peer.ID, seq int64) {
 	if len(known) == 0 || known[0].manifest.Seq >= seq {
 		return
 	}
-	known = slices.DeleteFunc(known, func(c claim) bool { return !c.itself })
-	if s.newest[p] = known; len(known) == 0 {
+	if own := s.itself[p]; len(own) > 0 {
+		s.newest[p] = own
+	} else {
 		delete(s.newest, p)
 	}
 }

@@ -37,6 +37,7 @@ type search struct {
 	replaced  map[peer.ID]Manifest  // an older one of a publisher, of another content
 	outdated  map[peer.ID]int       // manifests refused, because a newer one was got before
 	withdrawn map[peer.ID]int64     // before which seq a publisher has withdrawn the name
+	itself    map[peer.ID][]claim   // by publisher, of one seq, the newest that it told itself
 	asked     map[peer.ID]*question // or being asked
 	inquiries map[peer.ID]*inquiry  // of the known publishers
 	report    searchReport
@@ -61,7 +62,7 @@ type question struct {
 func (l *Library) newSearch(name Name, m *meter, t *trail) *search {
 	return &search{
 		library: l, trail: t, name: name, meter: m, first: func() {}, anyone: func() {},
-		newest: map[peer.ID][]claim{}, replaced: map[peer.ID]Manifest{}, outdated: map[peer.ID]int{}, withdrawn: map[peer.ID]int64{},
+		newest: map[peer.ID][]claim{}, replaced: map[peer.ID]Manifest{}, outdated: map[peer.ID]int{}, withdrawn: map[peer.ID]int64{}, itself: map[peer.ID][]claim{},
 		asked: map[peer.ID]*question{}, inquiries: map[peer.ID]*inquiry{},
 		wide: askers{slots: make(chan struct{}, askParallel)}, near: askers{slots: make(chan struct{}, askedMax)},
 	}
