@@ -90,8 +90,9 @@ func (s *search) askStrangers(ctx context.Context) error {
 	if s.fruitless() {
 		select {
 		case <-again:
-			s.forget()
+			before := s.forget()
 			s.askAll(ctx, s.peers)
+			s.recall(before)
 		case <-ctx.Done():
 		}
 	}
@@ -212,12 +213,24 @@ func (s *search) fruitless() bool {
 	return s.report.dht && len(s.newest) == 0 && len(s.report.corrupt) == 0 && !errors.Is(s.report.dialErr, node.ErrNoAnswer)
 }
 
-// forget makes the next askAll begin from nothing.
-func (s *search) forget() {
+// forget makes the next askAll begin from nothing, and returns what came of the last.
+func (s *search) forget() (before searchReport) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	before = s.report
 	s.report, s.wide.named, s.near.named = searchReport{}, 0, 0
 	s.asked = map[peer.ID]*question{}
+	return before
+}
+
+// recall takes what came of the askAll before for what counts, if time was up before the
+// last one came to anything.
+func (s *search) recall(before searchReport) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.report; r.announced == 0 && r.asked == 0 && r.dialErr == nil && len(r.corrupt) == 0 {
+		s.report = before
+	}
 }
 
 // silent counts the peers that a network named as having the name, and that have not
