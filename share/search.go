@@ -92,7 +92,9 @@ func (s *search) askStrangers(ctx context.Context) error {
 		case <-again:
 			before := s.forget()
 			s.askAll(ctx, s.peers)
-			s.recall(before)
+			if ctx.Err() != nil {
+				s.recall(before)
+			}
 		case <-ctx.Done():
 		}
 	}
@@ -223,12 +225,12 @@ func (s *search) forget() (before searchReport) {
 	return before
 }
 
-// recall takes what came of the askAll before for what counts, if time was up before the
-// last one came to anything.
+// recall takes what came of the askAll before for what counts, if it was told of somebody,
+// and the last one, for want of time, of nobody.
 func (s *search) recall(before searchReport) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r := s.report; r.announced == 0 && r.asked == 0 && r.dialErr == nil && len(r.corrupt) == 0 {
+	if r := s.report; before.announced > 0 && r.announced == 0 && r.asked == 0 && len(r.corrupt) == 0 {
 		s.report = before
 	}
 }
